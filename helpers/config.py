@@ -1,0 +1,748 @@
+"""One frozen, flat configuration: every setting with its type, range, unit, help, group and role.
+
+A role says what may happen to the setting when a run is continued:
+`identity` cannot change, `schedule` changes the plan of the run, `runtime` is free.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import html
+import json
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter, ValidationError
+
+from helpers.errors import ConfigError
+
+Group = Literal[
+    "data", "model", "training", "optimizer", "scheduler", "hardware", "checkpointing", "logging"
+]
+Role = Literal["identity", "schedule", "runtime"]
+GROUPS: tuple[str, ...] = typing.get_args(Group)
+
+
+def setting(
+    default: Any,
+    help: str,
+    group: Group,
+    *,
+    role: Role = "identity",
+    unit: str = "",
+    only_if: Mapping[str, tuple] | None = None,
+    **bounds: Any,
+) -> Any:
+    """Describe one setting; `only_if` names the values of another setting under which it is read."""
+    extra = {"group": group, "role": role, "unit": unit, "only_if": dict(only_if or {})}
+    return Field(default, description=help, json_schema_extra=extra, **bounds)
+
+
+class TrainingConfig(BaseModel):
+    """Everything a run depends on besides its data, model and task.
+
+    Raises: ConfigError, naming all faults at once; an unknown name comes with the nearest known one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    # data
+    source: str = setting(
+        "python-stdlib",
+        "Text to learn: python-stdlib, or the path of a .txt file or of a folder of them.",
+        "data",
+        min_length=1,
+    )
+    val_fraction: float = setting(
+        0.1, "Share of the text that is held out for validation.", "data", gt=0, le=0.5
+    )
+    tokenizer: Literal["bpe", "byte"] = setting(
+        "bpe", "Byte-pair encoding trained on the training text, or plain bytes.", "data"
+    )
+    vocab_size: int = setting(
+        2048,
+        "Size of the vocabulary of the byte-pair encoding.",
+        "data",
+        unit="tokens",
+        only_if={"tokenizer": ("bpe",)},
+        ge=300,
+        le=65_536,
+    )
+    sequence_length: int = setting(
+        128, "Tokens that the model sees at once.", "data", unit="tokens", ge=2, le=131_072
+    )
+    cache_dir: str = setting(
+        "~/.cache/trainbook",
+        "Folder for tokenized text, shared by all runs.",
+        "data",
+        role="runtime",
+        min_length=1,
+    )
+
+    # model
+    d_model: int = setting(128, "Width of the residual stream.", "model", ge=8, le=16_384)
+    n_layers: int = setting(4, "Number of transformer blocks.", "model", ge=1, le=256)
+    n_heads: int = setting(4, "Attention heads in each block; divides d_model.", "model", ge=1)
+    mlp_ratio: int = setting(4, "Width of the MLP over d_model.", "model", ge=1, le=16)
+    dropout: float = setting(0.0, "Dropout on each block's output.", "model", ge=0, lt=1)
+    tie_embeddings: bool = setting(
+        False, "Use the token embedding as the output head too.", "model"
+    )
+
+    # training
+    batch_size: int = setting(
+        16, "Global batch of one update.", "training", unit="sequences", ge=1, le=1_000_000
+    )
+    max_steps: int = setting(
+        800,
+        "Length of the run; 0 means that epochs decides.",
+        "training",
+        role="schedule",
+        unit="optimizer steps",
+        ge=0,
+    )
+    epochs: float = setting(
+        0.0,
+        "Passes over the training data; 0 means that max_steps decides.",
+        "training",
+        role="schedule",
+        ge=0,
+        le=100_000,
+    )
+    seed: int = setting(
+        42, "Seed of weights, data order and dropout.", "training", ge=0, lt=2**32
+    )
+    eval_every: int = setting(
+        100,
+        "Validate every so many steps; 0 validates at the end only.",
+        "training",
+        role="runtime",
+        unit="optimizer steps",
+        ge=0,
+    )
+    eval_sequences: int = setting(
+        256,
+        "Sequences of a validation during training; 0 takes all. The last validation takes all.",
+        "training",
+        role="runtime",
+        unit="sequences",
+        ge=0,
+    )
+    early_stopping_patience: int = setting(
+        0, "Stop after so many validations without a better loss; 0 never stops.", "training", ge=0
+    )
+    early_stopping_min_delta: float = setting(
+        0.0,
+        "Smallest fall of the validation loss that counts as better.",
+        "training",
+        unit="nats",
+        ge=0,
+    )
+
+    # optimizer
+    optimizer: Literal["muon", "adamw"] = setting(
+        "muon",
+        "muon updates hidden matrices by Muon and the rest by AdamW; adamw updates all by AdamW.",
+        "optimizer",
+    )
+    learning_rate: float = setting(
+        0.01, "Peak learning rate.", "optimizer", unit="per update", gt=0, le=1
+    )
+    weight_decay: float = setting(
+        0.1, "Decoupled decay of matrices; vectors and embeddings have none.", "optimizer", ge=0, le=10
+    )
+    beta1: float = setting(0.9, "AdamW's decay of the first moment.", "optimizer", ge=0, lt=1)
+    beta2: float = setting(0.95, "AdamW's decay of the second moment.", "optimizer", ge=0, lt=1)
+    epsilon: float = setting(
+        1e-8, "AdamW's term against division by zero.", "optimizer", gt=0, le=1e-2
+    )
+    muon_momentum: float = setting(
+        0.95,
+        "Momentum of Muon.",
+        "optimizer",
+        only_if={"optimizer": ("muon",)},
+        ge=0,
+        lt=1,
+    )
+    max_grad_norm: float = setting(
+        1.0, "Gradients are scaled down to this norm; 0 leaves them.", "optimizer", ge=0
+    )
+
+    # scheduler
+    scheduler: Literal["wsd", "cosine", "linear", "constant"] = setting(
+        "wsd", "Shape of the learning rate over the run; wsd is warmup-stable-decay.", "scheduler"
+    )
+    warmup_fraction: float = setting(
+        0.025,
+        "First share of the run over which the learning rate rises to its peak.",
+        "scheduler",
+        role="schedule",
+        ge=0,
+        le=0.5,
+    )
+    decay_fraction: float = setting(
+        0.6,
+        "Last share of the run over which wsd lowers the learning rate.",
+        "scheduler",
+        role="schedule",
+        only_if={"scheduler": ("wsd",)},
+        gt=0,
+        le=1,
+    )
+    min_lr_ratio: float = setting(
+        0.02,
+        "Learning rate at the end over its peak.",
+        "scheduler",
+        only_if={"scheduler": ("wsd", "cosine", "linear")},
+        ge=0,
+        le=1,
+    )
+
+    # hardware
+    device: str = setting(
+        "auto",
+        "auto, cpu, cuda or cuda:N.",
+        "hardware",
+        role="runtime",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
+        "auto", "Number format of the forward pass; auto follows the device.", "hardware"
+    )
+    micro_batch_size: int = setting(
+        0,
+        "Sequences that go through the model at once; 0 takes the whole batch.",
+        "hardware",
+        role="runtime",
+        unit="sequences",
+        ge=0,
+    )
+    compile: Literal["auto", "on", "off"] = setting(
+        "auto", "torch.compile; auto is on where it pays.", "hardware", role="runtime"
+    )
+    threads: int = setting(
+        0, "CPU threads of torch; 0 leaves torch's choice.", "hardware", role="runtime", ge=0, le=1024
+    )
+    deterministic: bool = setting(
+        False,
+        "Refuse operations whose result differs between runs on a GPU.",
+        "hardware",
+        role="runtime",
+    )
+
+    # checkpointing
+    output_dir: str = setting(
+        "runs",
+        "Folder of all runs: on a local disk, not on Drive.",
+        "checkpointing",
+        role="runtime",
+        min_length=1,
+    )
+    run_name: str = setting(
+        "",
+        "Folder of this run below output_dir; empty derives it from the settings.",
+        "checkpointing",
+        role="runtime",
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,99})?$",
+    )
+    resume: Literal["auto", "never", "must"] = setting(
+        "auto",
+        "auto continues a run that exists; never starts a new folder; must fails without one.",
+        "checkpointing",
+        role="runtime",
+    )
+    save_every: int = setting(
+        200,
+        "Write a checkpoint every so many steps; 0 writes one at the end only.",
+        "checkpointing",
+        role="runtime",
+        unit="optimizer steps",
+        ge=0,
+    )
+    keep_checkpoints: int = setting(
+        2,
+        "Newest checkpoints that stay on disk; the best one stays too.",
+        "checkpointing",
+        role="runtime",
+        ge=1,
+    )
+
+    # logging
+    log_every: int = setting(
+        10,
+        "Record loss, learning rate and speed every so many steps.",
+        "logging",
+        role="runtime",
+        unit="optimizer steps",
+        ge=1,
+    )
+    panel: Literal["auto", "html", "lines", "off"] = setting(
+        "auto",
+        "Live progress: html in a notebook, lines in a terminal.",
+        "logging",
+        role="runtime",
+    )
+    sample_prompt: str = setting(
+        "def ", "Text that a sample continues at each validation.", "logging", role="runtime"
+    )
+    sample_tokens: int = setting(
+        48,
+        "Length of a sample at each validation; 0 draws none.",
+        "logging",
+        role="runtime",
+        unit="tokens",
+        ge=0,
+        le=4096,
+    )
+
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+    ORIGINS_KEY: ClassVar[str] = "_origins"
+
+    def __init__(self, **values: Any) -> None:
+        given = set(values)
+        values, derived = _derive(values)
+        faults, wrong = [], set()
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            for item in error.errors():
+                faults.append(_explain(item, values))
+                wrong.add(item["loc"][0] if item["loc"] else "")
+        sound = {name: value for name, value in values.items() if name not in wrong}
+        faults += _contradictions(sound, given - wrong, wrong)
+        if faults:
+            raise ConfigError(_listing(faults))
+        object.__setattr__(self, "_origins", {**dict.fromkeys(sorted(given), "user"), **derived})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise ConfigError(
+            f"{name} = {value!r} was assigned, but a TrainingConfig does not change. "
+            f"Use config.replace({name}={value!r})."
+        )
+
+    def origin(self, name: str) -> str:
+        """Where a value came from: default, user, automatic, or the name of a preset."""
+        check_name(name)
+        return self._origins.get(name, "default")
+
+    def group(self, group: Group) -> dict[str, Any]:
+        """All settings of one group, by name."""
+        return {name: getattr(self, name) for name in names_of(group)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings as plain JSON types."""
+        return self.model_dump()
+
+    def replace(self, **changes: Any) -> TrainingConfig:
+        """Return a new config with some settings changed."""
+        return TrainingConfigBuilder.from_config(self)._with(changes).build()
+
+    def diff(self, other: TrainingConfig) -> dict[str, tuple[Any, Any]]:
+        """Settings that differ: `{name: (here, there)}`."""
+        here, there = self.to_dict(), other.to_dict()
+        return {name: (here[name], there[name]) for name in here if here[name] != there[name]}
+
+    def fingerprint(self) -> str:
+        """Twelve hex digits over all settings except runtime ones."""
+        fixed = {n: v for n, v in self.to_dict().items() if role_of(n) != "runtime"}
+        return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:12]
+
+    def save(self, path: str | Path) -> Path:
+        """Write the settings and where each came from as JSON."""
+        path = Path(path)
+        content = {**self.to_dict(), self.ORIGINS_KEY: self._origins}
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> TrainingConfig:
+        """Read what `save` wrote, or any JSON object of settings.
+
+        Raises: ConfigError if the file is missing, is not JSON, or holds a wrong setting.
+        """
+        values = _read_object(Path(path))
+        origins = values.pop(cls.ORIGINS_KEY, None)
+        return cls.from_dict(values, origins)
+
+    @classmethod
+    def from_dict(
+        cls, values: Mapping[str, Any], origins: Mapping[str, str] | None = None
+    ) -> TrainingConfig:
+        """Rebuild a config from `to_dict`; without origins every value counts as the user's."""
+        return TrainingConfigBuilder(values, origins).build()
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{name}</td><td>{html.escape(repr(value))}</td><td>{unit_of(name)}</td>"
+            f"<td>{html.escape(self.origin(name))}</td><td>{group}</td></tr>"
+            for group in GROUPS
+            for name, value in self.group(group).items()
+        )
+        head = "<tr><th>setting</th><th>value</th><th>unit</th><th>from</th><th>group</th></tr>"
+        return f"<table>{head}{rows}</table>"
+
+
+class TrainingConfigBuilder:
+    """Collect settings group by group; every method returns a new builder.
+
+    >>> TrainingConfigBuilder.from_preset("smoke").with_training(seed=7).build().seed
+    7
+    """
+
+    def __init__(
+        self, values: Mapping[str, Any] | None = None, origins: Mapping[str, str] | None = None
+    ) -> None:
+        self._values = dict(values or {})
+        self._origins = dict.fromkeys(self._values, "user") if origins is None else dict(origins)
+
+    @classmethod
+    def from_config(cls, config: TrainingConfig) -> TrainingConfigBuilder:
+        """Start from all settings of a config."""
+        return cls(config.to_dict(), config._origins)
+
+    @classmethod
+    def from_preset(cls, name: str) -> TrainingConfigBuilder:
+        """Start from a preset: smoke, quick, small or base.
+
+        Raises: ConfigError for another name.
+        """
+        if name not in PRESETS:
+            raise ConfigError(
+                f"preset is {name!r}, but the presets are {', '.join(PRESETS)}."
+                f"{_nearest(str(name), PRESETS)}"
+            )
+        return cls(PRESETS[name], dict.fromkeys(PRESETS[name], f"preset {name}"))
+
+    def with_data(self, **settings: Any) -> TrainingConfigBuilder:
+        """Set settings of the group data."""
+        return self._with(settings, "data")
+
+    def with_model(self, **settings: Any) -> TrainingConfigBuilder:
+        """Set settings of the group model."""
+        return self._with(settings, "model")
+
+    def with_training(self, **settings: Any) -> TrainingConfigBuilder:
+        """Set settings of the group training."""
+        return self._with(settings, "training")
+
+    def with_optimizer(self, **settings: Any) -> TrainingConfigBuilder:
+        """Set settings of the group optimizer."""
+        return self._with(settings, "optimizer")
+
+    def with_scheduler(self, **settings: Any) -> TrainingConfigBuilder:
+        """Set settings of the group scheduler."""
+        return self._with(settings, "scheduler")
+
+    def with_hardware(self, **settings: Any) -> TrainingConfigBuilder:
+        """Set settings of the group hardware."""
+        return self._with(settings, "hardware")
+
+    def with_checkpointing(self, **settings: Any) -> TrainingConfigBuilder:
+        """Set settings of the group checkpointing."""
+        return self._with(settings, "checkpointing")
+
+    def with_logging(self, **settings: Any) -> TrainingConfigBuilder:
+        """Set settings of the group logging."""
+        return self._with(settings, "logging")
+
+    def with_settings(self, **settings: Any) -> TrainingConfigBuilder:
+        """Set settings of any group; a value of None leaves the setting as it is."""
+        return self._with({name: v for name, v in settings.items() if v is not None})
+
+    def build(self) -> TrainingConfig:
+        """Check everything and return the config.
+
+        Raises: ConfigError, naming all faults at once.
+        """
+        config = TrainingConfig(**_without_unread(self._values, self._origins))
+        kept = {n: o for n, o in self._origins.items() if n in TrainingConfig.model_fields}
+        object.__setattr__(config, "_origins", {**config._origins, **kept})
+        return config
+
+    def _with(self, settings: Mapping[str, Any], group: str = "") -> TrainingConfigBuilder:
+        faults = []
+        for name in settings:
+            try:
+                check_name(name)
+            except ConfigError as error:
+                faults.append(str(error))
+                continue
+            if group and group_of(name) != group:
+                faults.append(
+                    f"{name} was given to with_{group}, but it belongs to the group "
+                    f"{group_of(name)}. Use with_{group_of(name)}({name}=...)."
+                )
+        if faults:
+            raise ConfigError(_listing(faults))
+        values, origins = {**self._values, **settings}, dict(self._origins)
+        if settings.get("epochs") and "max_steps" not in settings:
+            values["max_steps"] = 0
+            origins["max_steps"] = "automatic"
+        if settings.get("max_steps") and "epochs" not in settings:
+            values["epochs"] = 0.0
+            origins["epochs"] = "automatic"
+        origins.update(dict.fromkeys(settings, "user"))
+        return TrainingConfigBuilder(values, origins)
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "smoke": {
+        "vocab_size": 512,
+        "sequence_length": 64,
+        "d_model": 64,
+        "n_layers": 2,
+        "n_heads": 2,
+        "batch_size": 8,
+        "max_steps": 20,
+        "eval_every": 10,
+        "eval_sequences": 32,
+        "save_every": 10,
+        "log_every": 2,
+        "sample_tokens": 16,
+    },
+    "quick": {},
+    "small": {
+        "vocab_size": 8192,
+        "sequence_length": 256,
+        "d_model": 384,
+        "n_layers": 6,
+        "n_heads": 6,
+        "batch_size": 64,
+        "max_steps": 2000,
+        "learning_rate": 0.005,
+    },
+    "base": {
+        "vocab_size": 16_384,
+        "sequence_length": 1024,
+        "d_model": 768,
+        "n_layers": 12,
+        "n_heads": 6,
+        "batch_size": 64,
+        "max_steps": 5000,
+        "learning_rate": 0.003,
+        "save_every": 500,
+        "eval_every": 250,
+    },
+}
+
+
+def check_name(name: str) -> None:
+    """Raise ConfigError, with the nearest known name, unless `name` is a setting."""
+    if name not in TrainingConfig.model_fields:
+        raise ConfigError(_unknown(name))
+
+
+def names_of(group: str) -> tuple[str, ...]:
+    """Names of the settings of a group, in the order of the class."""
+    return tuple(name for name in TrainingConfig.model_fields if group_of(name) == group)
+
+
+def group_of(name: str) -> str:
+    """The group that a setting belongs to."""
+    return _extra(name)["group"]
+
+
+def role_of(name: str) -> str:
+    """What may happen to a setting on resume: identity, schedule or runtime."""
+    return _extra(name)["role"]
+
+
+def unit_of(name: str) -> str:
+    """The unit of a setting, or an empty string for a plain number or a word."""
+    return _extra(name)["unit"]
+
+
+def parse_setting(assignment: str) -> tuple[str, Any]:
+    """Read `NAME=VALUE` as typed on a command line; the setting's type decides.
+
+    >>> parse_setting("learning_rate=3e-4")
+    ('learning_rate', 0.0003)
+
+    Raises: ConfigError if the name is unknown or the text is not of its type.
+    """
+    name, equals, text = assignment.partition("=")
+    if not equals:
+        raise ConfigError(f"{assignment!r} was given, but NAME=VALUE is wanted.")
+    check_name(name)
+    kind = TrainingConfig.model_fields[name].annotation
+    if kind is str or typing.get_origin(kind) is Literal:
+        return name, text
+    if kind is bool and text not in ("True", "False", "true", "false"):
+        raise ConfigError(f"{name} is {text!r}, but True or False is wanted.")
+    try:
+        return name, TypeAdapter(kind).validate_python(text)
+    except ValidationError:
+        raise ConfigError(
+            f"{name} is {text!r}, but {_kind(kind)}{_range(name)} is wanted."
+        ) from None
+
+
+def _extra(name: str) -> dict[str, Any]:
+    check_name(name)
+    return TrainingConfig.model_fields[name].json_schema_extra  # type: ignore[return-value]
+
+
+def _derive(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Fill in what other settings decide, and say so."""
+    values, derived = dict(values), {}
+    if values.get("tokenizer") == "byte" and "vocab_size" not in values:
+        derived["vocab_size"] = "default, not read"
+    if values.get("epochs") and "max_steps" not in values:
+        values["max_steps"] = 0
+        derived["max_steps"] = "automatic"
+    return values, derived
+
+
+def _without_unread(values: Mapping[str, Any], origins: Mapping[str, str]) -> dict[str, Any]:
+    """Leave out what a preset set and what, after the user's changes, nothing reads."""
+    fields = TrainingConfig.model_fields
+
+    def is_read(name: str) -> bool:
+        return all(
+            values.get(other, fields[other].default) in allowed
+            for other, allowed in _extra(name)["only_if"].items()
+        )
+
+    return {
+        name: value
+        for name, value in values.items()
+        if name not in fields or origins.get(name) == "user" or is_read(name)
+    }
+
+
+def _contradictions(values: Mapping[str, Any], given: set[str], wrong: set) -> Iterator[str]:
+    """Faults that need more than one setting to be seen."""
+    fields = TrainingConfig.model_fields
+    known = {n: values.get(n, f.default) for n, f in fields.items() if n not in wrong}
+
+    def have(*names: str) -> bool:
+        return all(name in known for name in names)
+
+    changed = {n for n in given & set(fields) if values[n] != fields[n].default}
+    for name in sorted(changed):
+        for other, allowed in _extra(name)["only_if"].items():
+            if have(name, other) and known[other] not in allowed:
+                yield (
+                    f"{name} was set to {known[name]!r}, but it is read only with {other} = "
+                    f"{' or '.join(map(repr, allowed))}, and {other} is {known[other]!r}. "
+                    f"Leave {name} out, or change {other}."
+                )
+    if have("max_steps", "epochs"):
+        if known["max_steps"] and known["epochs"]:
+            yield (
+                f"max_steps is {known['max_steps']} and epochs is {known['epochs']}, but one of "
+                "them decides the length of the run. Set the other to 0."
+            )
+        if not known["max_steps"] and not known["epochs"]:
+            yield "max_steps and epochs are both 0, but one must give the length. Set one of them."
+    if have("d_model", "n_heads"):
+        width, heads = known["d_model"], known["n_heads"]
+        if width % heads or width // heads % 2:
+            yield (
+                f"d_model is {width} and n_heads is {heads}, but every head needs an even, whole "
+                f"width. Try n_heads = {_heads_for(width)}."
+            )
+    if have("warmup_fraction", "decay_fraction", "scheduler") and known["scheduler"] == "wsd":
+        if known["warmup_fraction"] + known["decay_fraction"] > 1:
+            yield (
+                f"warmup_fraction is {known['warmup_fraction']} and decay_fraction is "
+                f"{known['decay_fraction']}, but together they are at most 1. Lower one of them."
+            )
+    if have("micro_batch_size", "batch_size") and known["micro_batch_size"] > known["batch_size"]:
+        yield (
+            f"micro_batch_size is {known['micro_batch_size']}, but it is a part of batch_size = "
+            f"{known['batch_size']}. Lower micro_batch_size, or set it to 0."
+        )
+    if have("early_stopping_patience", "eval_every") and (
+        known["early_stopping_patience"] and not known["eval_every"]
+    ):
+        yield (
+            f"early_stopping_patience is {known['early_stopping_patience']}, but eval_every is 0 "
+            "and nothing is validated during the run. Set eval_every."
+        )
+    if have("early_stopping_patience", "early_stopping_min_delta") and (
+        known["early_stopping_min_delta"] and not known["early_stopping_patience"]
+    ):
+        yield (
+            f"early_stopping_min_delta is {known['early_stopping_min_delta']}, but "
+            "early_stopping_patience is 0 and nothing stops early. Set early_stopping_patience."
+        )
+
+
+def _heads_for(width: int) -> int:
+    """The largest number of heads up to 64 wide that fits."""
+    fitting = [h for h in range(1, width + 1) if width % h == 0 and width // h % 2 == 0]
+    return next((h for h in fitting if width // h <= 64), 1)
+
+
+def _explain(item: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+    """Turn one of pydantic's errors into got, wanted, do."""
+    name = str(item["loc"][0]) if item["loc"] else ""
+    if item["type"] == "extra_forbidden":
+        return _unknown(name)
+    field = TrainingConfig.model_fields[name]
+    if item["type"] == "string_pattern_mismatch":
+        wanted = f"it must match {item['ctx']['pattern']}"
+    else:
+        wanted = f"{_kind(field.annotation)}{_range(name)} is wanted"
+    return f"{name} is {values.get(name)!r}, but {wanted}. {field.description}"
+
+
+def _unknown(name: str) -> str:
+    known = list(TrainingConfig.model_fields)
+    return f"{name} is not a setting.{_nearest(name, known)} See TrainingConfig for all of them."
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """A sentence with the nearest known name, or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def _kind(annotation: Any) -> str:
+    if typing.get_origin(annotation) is Literal:
+        return "one of " + ", ".join(map(repr, typing.get_args(annotation)))
+    words = {int: "a whole number", float: "a finite number", bool: "True or False", str: "text"}
+    return words[annotation]
+
+
+def _range(name: str) -> str:
+    """The bounds of a number in words, with its unit."""
+    words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+    bounds = [
+        f"{word} {getattr(limit, key)}"
+        for limit in TrainingConfig.model_fields[name].metadata
+        for key, word in words.items()
+        if hasattr(limit, key)
+    ]
+    unit = f" ({unit_of(name)})" if bounds and unit_of(name) else ""
+    return f" {' and '.join(bounds)}{unit}" if bounds else ""
+
+
+def _listing(faults: list[str]) -> str:
+    if len(faults) == 1:
+        return faults[0]
+    return f"{len(faults)} settings are wrong:\n" + "\n".join(f"- {fault}" for fault in faults)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"{path} was given as a configuration, but it cannot be read ({error.strerror}). "
+            "Give the path of a JSON file."
+        ) from error
+    except ValueError as error:
+        raise ConfigError(
+            f"{path} was given as a configuration, but it is not JSON ({error}). "
+            "Write it with config.save."
+        ) from error
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{path} holds a JSON {type(values).__name__}, but an object of settings is wanted."
+        )
+    return values

@@ -1,0 +1,40 @@
+"""The tree of errors: each derives from `HelpersError` and from the builtin it refines.
+
+HelpersError
+    ConfigError(ValueError)        a setting that is unknown, out of range or contradicts another
+    DataError(ValueError)          text, tokens or a data set that cannot be trained on
+    TaskError(TypeError)           a model whose forward does not fit the task
+    CheckpointError(OSError)       a checkpoint that is damaged, missing or belongs to another run
+    RunFolderError(OSError)        a run folder that cannot be made or written
+    DivergedError(ArithmeticError) a loss or gradient that is not finite
+
+Every message says what was got, what was wanted and what to do, in this order.
+"""
+
+
+class HelpersError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ConfigError(HelpersError, ValueError):
+    """A setting is unknown, out of range, or contradicts another one."""
+
+
+class DataError(HelpersError, ValueError):
+    """Data cannot be read, or there is too little of it for what was asked."""
+
+
+class TaskError(HelpersError, TypeError):
+    """The model's inputs or outputs do not fit the task."""
+
+
+class CheckpointError(HelpersError, OSError):
+    """A checkpoint is damaged, incomplete, or belongs to another run."""
+
+
+class RunFolderError(HelpersError, OSError):
+    """A run folder cannot be created or written."""
+
+
+class DivergedError(HelpersError, ArithmeticError):
+    """The loss or the gradient is not finite any more."""
