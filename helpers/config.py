@@ -285,6 +285,13 @@ class TrainingConfig(BaseModel):
         "logging",
         role="runtime",
     )
+    database: str = setting(
+        "auto",
+        "Database of all runs: auto is experiments.db in output_dir, off keeps none, or a URL.",
+        "logging",
+        role="runtime",
+        min_length=1,
+    )
     sample_prompt: str = setting(
         "def ", "Text that a sample continues at each validation.", "logging", role="runtime"
     )

@@ -6,6 +6,7 @@ HelpersError
     TaskError(TypeError)           a model whose forward does not fit the task
     CheckpointError(OSError)       a checkpoint that is damaged, missing or belongs to another run
     RunFolderError(OSError)        a run folder that cannot be made or written
+    TrackingError(OSError)         a record that cannot be written, or a run that is not on record
     DivergedError(ArithmeticError) a loss or gradient that is not finite
 
 Every message says what was got, what was wanted and what to do, in this order.
@@ -34,6 +35,10 @@ class CheckpointError(HelpersError, OSError):
 
 class RunFolderError(HelpersError, OSError):
     """A run folder cannot be created or written."""
+
+
+class TrackingError(HelpersError, OSError):
+    """The database of runs cannot be used, or does not know a run."""
 
 
 class DivergedError(HelpersError, ArithmeticError):

@@ -1,0 +1,27 @@
+"""Text to batches: source -> tokenizer -> store -> order -> collate, joined by UniversalDataModule."""
+
+from helpers.data.baselines import compression_baselines, ngram_baselines
+from helpers.data.collate import Batch, collate
+from helpers.data.module import DataSplit, UniversalDataModule
+from helpers.data.order import SampleOrder
+from helpers.data.packing import PackedTokens
+from helpers.data.source import Document, read_documents, split_documents
+from helpers.data.tokenizer import BPETokenizer, ByteTokenizer, load_tokenizer, train_bpe
+
+__all__ = [
+    "BPETokenizer",
+    "Batch",
+    "ByteTokenizer",
+    "DataSplit",
+    "Document",
+    "PackedTokens",
+    "SampleOrder",
+    "UniversalDataModule",
+    "collate",
+    "compression_baselines",
+    "load_tokenizer",
+    "ngram_baselines",
+    "read_documents",
+    "split_documents",
+    "train_bpe",
+]

@@ -1,0 +1,99 @@
+"""A batch: named tensors whose first dimension counts samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from helpers.errors import DataError
+
+IGNORED = -100
+
+
+@dataclass(slots=True)
+class Batch:
+    """Fields of a global or a micro-batch.
+
+    Shapes: every tensor of `fields` has `n_samples` as its first dimension.
+    `n_targets` counts the labels that enter the loss, where the host knows it without looking.
+    """
+
+    fields: dict[str, Tensor]
+    n_samples: int
+    n_targets: int | None = None
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.fields[name]
+
+    def to(self, device: torch.device) -> Batch:
+        """Copy to a device; on the CPU the batch itself."""
+        if device.type == "cpu":
+            return self
+        moved = {
+            name: (t.pin_memory() if device.type == "cuda" else t).to(device, non_blocking=True)
+            for name, t in self.fields.items()
+        }
+        return Batch(moved, self.n_samples, self.n_targets)
+
+    def split(self, size: int) -> Iterator[Batch]:
+        """Cut into micro-batches of at most `size` samples."""
+        if size >= self.n_samples:
+            yield self
+            return
+        for start in range(0, self.n_samples, size):
+            stop = min(start + size, self.n_samples)
+            yield Batch({k: t[start:stop] for k, t in self.fields.items()}, stop - start)
+
+
+def collate(items: Sequence[Any]) -> Batch:
+    """Stack samples given as mappings, or as pairs of input and label.
+
+    One-dimensional fields of unequal length are padded on the right: labels with -100, which no
+    loss counts, the rest with 0; `attention_mask` then tells `input_ids` from padding.
+
+    Raises: DataError if samples differ in their fields or in other dimensions.
+    """
+    samples = [_as_mapping(item) for item in items]
+    names = list(samples[0])
+    for i, sample in enumerate(samples):
+        if list(sample) != names:
+            raise DataError(
+                f"Sample {i} of a batch has the fields {sorted(sample)}, but the first has "
+                f"{sorted(names)}. Give every sample the same fields."
+            )
+    fields, padded = {}, False
+    for name in names:
+        column = [torch.as_tensor(sample[name]) for sample in samples]
+        if len({t.shape for t in column}) == 1:
+            fields[name] = torch.stack(column)
+        elif all(t.dim() == 1 for t in column):
+            fill = IGNORED if name == "labels" else 0
+            fields[name] = torch.nn.utils.rnn.pad_sequence(
+                column, batch_first=True, padding_value=fill
+            )
+            padded |= name == "input_ids"
+        else:
+            raise DataError(
+                f"The field {name} has the shapes {sorted({tuple(t.shape) for t in column})} in "
+                "one batch, but equal shapes are wanted. Resize them in the data set."
+            )
+    if padded and "attention_mask" not in fields:
+        lengths = torch.tensor([len(s["input_ids"]) for s in samples])
+        width = fields["input_ids"].shape[1]
+        fields["attention_mask"] = (torch.arange(width) < lengths[:, None]).long()
+    return Batch(fields, len(samples))
+
+
+def _as_mapping(item: Any) -> Mapping[str, Any]:
+    if isinstance(item, Mapping):
+        return item
+    if isinstance(item, tuple | list) and len(item) == 2:
+        return {"input_ids": item[0], "labels": item[1]}
+    raise DataError(
+        f"A sample is of type {type(item).__name__}, but a mapping of fields or a pair of input "
+        "and label is wanted. Return one of them from the data set."
+    )

@@ -1,0 +1,153 @@
+"""Tokens on disk, memory-mapped, in a folder named after the content of source and tokenizer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from helpers.data.source import Document
+from helpers.data.tokenizer import (
+    ByteTokenizer,
+    BPETokenizer,
+    Tokenizer,
+    id_dtype,
+    pieces_of,
+    read_tokenizer,
+    train_bpe,
+)
+from helpers.errors import DataError
+
+FORMAT = 1
+BATCH_BYTES = 4_000_000
+
+
+@dataclass(frozen=True)
+class TokenStore:
+    """Token files of a training and a validation split, and the tokenizer that made them."""
+
+    folder: Path
+    tokenizer: ByteTokenizer | BPETokenizer
+    key: str
+
+    def path(self, split: str) -> Path:
+        """The token file of a split."""
+        return self.folder / f"{split}.bin"
+
+    @property
+    def dtype(self) -> type:
+        """Type of the ids on disk."""
+        return id_dtype(self.tokenizer.vocab_size)
+
+
+def open_store(
+    splits: dict[str, Sequence[Document]],
+    *,
+    kind: str,
+    vocab_size: int,
+    cache_dir: str | Path,
+) -> TokenStore:
+    """Open the store of these splits, and make it first where there is none.
+
+    A file starts with an end token, and each document ends with one.
+
+    Raises: DataError if the cache folder cannot be written, or the text is too small.
+    """
+    key = _key(splits, kind, vocab_size)
+    root = Path(cache_dir).expanduser()
+    folder = root / key
+    if not _is_complete(folder):
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            building = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=root))
+        except OSError as error:
+            raise DataError(
+                f"cache_dir is {str(root)!r}, but it cannot be written ({error.strerror}). "
+                "Set cache_dir to a folder on a local disk."
+            ) from error
+        try:
+            _build(building, splits, kind, vocab_size)
+            _publish(building, folder)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    return TokenStore(folder, read_tokenizer(folder / "tokenizer.json"), key)
+
+
+def _build(
+    folder: Path, splits: dict[str, Sequence[Document]], kind: str, vocab_size: int
+) -> None:
+    tokenizer: Tokenizer = ByteTokenizer()
+    if kind == "bpe":
+        pieces = (piece for document in splits["train"] for piece in pieces_of(document.text))
+        tokenizer = train_bpe(pieces, vocab_size)
+    (folder / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
+    sizes = {}
+    for split, documents in splits.items():
+        path = folder / f"{split}.bin"
+        write_tokens(path, documents, tokenizer)
+        sizes[path.name] = path.stat().st_size
+    meta = {"format": FORMAT, "sizes": sizes}
+    (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+
+
+def write_tokens(path: Path, documents: Iterable[Document], tokenizer: Tokenizer) -> None:
+    """Write the tokens of documents, a few megabytes of text at a time."""
+    dtype = id_dtype(tokenizer.vocab_size)
+    end = np.array([tokenizer.end_id], dtype)
+
+    def flush(texts: list[str]) -> None:
+        for ids in tokenizer.encode_batch(texts):
+            file.write(ids.astype(dtype, copy=False).tobytes())
+            file.write(end.tobytes())
+
+    with path.open("wb") as file:
+        file.write(end.tobytes())
+        waiting, size = [], 0
+        for document in documents:
+            waiting.append(document.text)
+            size += document.n_bytes
+            if size >= BATCH_BYTES:
+                flush(waiting)
+                waiting, size = [], 0
+        flush(waiting)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _publish(building: Path, folder: Path) -> None:
+    """Give the finished folder its name; another process that was faster has made the same."""
+    try:
+        building.rename(folder)
+    except OSError:
+        if _is_complete(folder):
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        building.rename(folder)
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether the files that the description names are there, with their sizes."""
+    meta = folder / "meta.json"
+    if not meta.is_file():
+        return False
+    content = json.loads(meta.read_text(encoding="utf-8"))
+    return content["format"] == FORMAT and all(
+        (folder / name).is_file() and (folder / name).stat().st_size == size
+        for name, size in content["sizes"].items()
+    )
+
+
+def _key(splits: dict[str, Sequence[Document]], kind: str, vocab_size: int) -> str:
+    digest = hashlib.sha256(f"{FORMAT} {kind} {vocab_size if kind == 'bpe' else 257}".encode())
+    for split, documents in splits.items():
+        digest.update(f"\n{split} {len(documents)}\n".encode())
+        for document in documents:
+            digest.update(document.digest)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,120 @@
+"""What may happen beside the loop: a callback is told of logs, validations, checkpoints and the end.
+
+A callback overrides the methods it needs. What it must remember across a resume it returns from
+`state_dict`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from helpers.models.generate import generate
+
+if TYPE_CHECKING:
+    from helpers.engine.checkpoint import CheckpointInfo
+    from helpers.engine.run import Run
+    from helpers.tracking.db import ExperimentDB
+
+
+class Callback:
+    """Base of all callbacks; every method does nothing."""
+
+    def on_start(self, run: Run) -> None:
+        """Before the first step of a session, after a resume."""
+
+    def on_log(self, run: Run, row: dict[str, Any]) -> None:
+        """After a row of training was recorded."""
+
+    def on_evaluate(self, run: Run, row: dict[str, Any]) -> None:
+        """After a validation."""
+
+    def on_checkpoint(self, run: Run, info: CheckpointInfo) -> None:
+        """After a checkpoint is durable."""
+
+    def on_event(self, run: Run, kind: str, message: str) -> None:
+        """After something worth telling happened."""
+
+    def on_end(self, run: Run, status: str) -> None:
+        """After the last step of a session, whatever ended it."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the callback, as plain JSON types."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` returned."""
+
+
+class EarlyStopping(Callback):
+    """Stop a run whose validation loss has not fallen for `patience` validations."""
+
+    def __init__(self, patience: int, min_delta: float = 0.0) -> None:
+        self.patience, self.min_delta = patience, min_delta
+        self.best: float | None = None
+        self.waited = 0
+
+    def on_evaluate(self, run: Run, row: dict[str, Any]) -> None:
+        loss = row["val/loss"]
+        if self.best is None or loss < self.best - self.min_delta:
+            self.best, self.waited = loss, 0
+            return
+        self.waited += 1
+        if self.waited >= self.patience:
+            run.stop_early(
+                f"validation loss has not fallen by more than {self.min_delta} nats below "
+                f"{self.best:.4f} in {self.waited} validations"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "waited": self.waited}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.waited = state["best"], state["waited"]
+
+
+class TextSamples(Callback):
+    """Continue a prompt at each validation, and keep the texts in `run.samples`."""
+
+    def __init__(self, tokenizer: Any, prompt: str, n_tokens: int, context: int, seed: int) -> None:
+        self.tokenizer, self.n_tokens, self.context, self.seed = tokenizer, n_tokens, context, seed
+        self.prompt: Sequence[int] = [tokenizer.end_id, *tokenizer.encode(prompt)]
+
+    def on_evaluate(self, run: Run, row: dict[str, Any]) -> None:
+        ids = generate(
+            run.model, self.prompt, self.n_tokens, context=self.context, seed=self.seed
+        )
+        run.samples.append((row["step"], self.tokenizer.decode(ids)))
+
+
+class RunLog(Callback):
+    """Keep the run in the database: metrics, events, checkpoints, and how it ended."""
+
+    def __init__(self, db: ExperimentDB) -> None:
+        self.db = db
+
+    def on_start(self, run: Run) -> None:
+        self.db.forget_after(run.run_id, run.state.step)
+
+    def on_log(self, run: Run, row: dict[str, Any]) -> None:
+        self.db.log_metrics(run.run_id, [(row["step"], _numbers(row))])
+
+    def on_evaluate(self, run: Run, row: dict[str, Any]) -> None:
+        self.db.log_metrics(run.run_id, [(row["step"], _numbers(row))])
+
+    def on_checkpoint(self, run: Run, info: CheckpointInfo) -> None:
+        self.db.log_checkpoint(
+            run.run_id,
+            info.step,
+            str(info.path),
+            bytes=info.n_bytes,
+            is_best=info.step == run.state.best_step,
+            metrics={"best_loss": run.state.best_loss},
+        )
+
+    def on_event(self, run: Run, kind: str, message: str) -> None:
+        self.db.log_event(run.run_id, kind, message, step=run.state.step)
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in row.items() if name != "step"}

@@ -1,0 +1,81 @@
+"""What makes a run this run: settings, data, model and task, and the name that follows from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from helpers.config import TrainingConfig, role_of
+from helpers.errors import CheckpointError
+from helpers.task import TaskSpec
+
+if TYPE_CHECKING:
+    from helpers.data.packing import Samples
+    from helpers.engine.run_folder import RunFolder
+
+
+def run_identity(
+    config: TrainingConfig, task: TaskSpec, model: nn.Module, model_config: Any, train: Samples
+) -> dict[str, Any]:
+    """Describe a run as plain JSON; `run_id` is its run_name, or follows from the rest."""
+    shapes = {name: list(p.shape) for name, p in model.named_parameters()}
+    identity = {
+        "settings": {n: v for n, v in config.to_dict().items() if role_of(n) != "runtime"},
+        "task": task.to_dict(),
+        "model": {"class": type(model).__name__, "config": plain_config(model_config)},
+        "parameters": _digest(shapes),
+        "data": getattr(train, "fingerprint", f"{len(train)} samples"),
+    }
+    return {"run_id": config.run_name or f"run-{_digest(identity)}", **identity}
+
+
+def check_identity(folder: RunFolder, identity: dict[str, Any], config: TrainingConfig) -> None:
+    """Record a new run, or refuse to continue one that was started with something else.
+
+    Raises: CheckpointError with every difference.
+    """
+    before = folder.read_identity()
+    if before is None:
+        folder.write_identity(identity)
+        config.save(folder.config_file)
+        return
+    differences = list(_differences(before, identity))
+    if differences:
+        listing = "\n".join(f"- {line}" for line in differences)
+        raise CheckpointError(
+            f"The run {folder.run_id} was started with other settings:\n{listing}\n"
+            "Put them back to continue it, or choose another run_name to start anew."
+        )
+
+
+def plain_config(model_config: Any) -> Any:
+    """A model's config as plain JSON types, whatever it is."""
+    if model_config is None or isinstance(model_config, str | int | float | bool):
+        return model_config
+    if hasattr(model_config, "to_dict"):
+        model_config = model_config.to_dict()
+    elif dataclasses.is_dataclass(model_config):
+        model_config = dataclasses.asdict(model_config)
+    elif not isinstance(model_config, Mapping):
+        model_config = vars(model_config)
+    return json.loads(json.dumps(dict(model_config), default=str))
+
+
+def _differences(before: Any, now: Any, path: str = "") -> list[str]:
+    """Leaves that differ, as `path: was ..., is ...`."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        lines = []
+        for key in sorted(before.keys() | now.keys()):
+            name = f"{path}.{key}" if path and path != "settings" else key
+            lines += _differences(before.get(key), now.get(key), name)
+        return lines
+    return [] if before == now else [f"{path}: was {before!r}, is {now!r}"]
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,200 @@
+"""TrainingLoop: from a global batch to updated weights, and around it the cadence of a run.
+
+Legend: a step is one global batch, an update is a step whose gradients were applied.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from helpers.data.collate import Batch
+from helpers.data.order import SampleOrder
+from helpers.data.packing import Samples
+from helpers.engine.device import DevicePlan
+from helpers.engine.optim import Optimizer, clip_gradients
+from helpers.engine.run import Run
+from helpers.engine.schedule import Schedule
+from helpers.errors import CheckpointError, DivergedError
+from helpers.objectives import Objective
+
+
+class TrainingLoop:
+    """Train a model on global batches, whatever their parts.
+
+    `micro_batch_size` sequences go through the model at once; the gradient of the global batch does
+    not depend on it, because losses are summed and divided once by the count of all targets.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        plan: DevicePlan,
+        *,
+        batch_size: int,
+        micro_batch_size: int = 0,
+        max_grad_norm: float = 1.0,
+    ) -> None:
+        self.model, self.objective, self.optimizer = model, objective, optimizer
+        self.schedule, self.plan, self.scaler = schedule, plan, plan.grad_scaler()
+        self.batch_size, self.micro_batch_size = batch_size, micro_batch_size or batch_size
+        self.max_grad_norm = max_grad_norm
+
+    def run(
+        self, run: Run, train: Samples, val: Samples | None, save: Callable[[Run], None]
+    ) -> str:
+        """Train until the last step or a stop; return completed, stopped_early or paused.
+
+        Logging, validating and saving have cadences of their own and happen in this order.
+
+        Raises: DivergedError if a logged loss is not finite.
+        """
+        config, state, tracker = run.config, run.state, run.tracker
+        order = SampleOrder(len(train), config.seed)
+        end = _last_sample(run, self.batch_size)
+        self.model.train()
+        tracker.resume()
+        while state.step < run.total_steps and not run.early_reason and not run.stop:
+            count = min(self.batch_size, end - state.samples)
+            self.step(train.gather(order.take(state.samples, count)), run)
+            is_last = state.step == run.total_steps
+            if state.step == 1 or is_last or state.step % config.log_every == 0:
+                self._log(run)
+            is_best = False
+            if val is not None and (is_last or _is_due(state.step, config.eval_every)):
+                is_best = self._validate(run, val)
+            if not is_last and (is_best or _is_due(state.step, config.save_every)):
+                self._save(run, save)
+        if tracker.has_pending:
+            self._log(run)
+        tracker.pause()
+        if state.step == run.total_steps:
+            return "completed"
+        return "stopped_early" if run.early_reason else "paused"
+
+    def step(self, batch: Batch, run: Run) -> None:
+        """Update the weights once on a global batch."""
+        state = run.state
+        loss_sum, count = self.accumulate(batch)
+        norm, is_applied = self.update(self.schedule(state.updates))
+        run.tracker.add(loss_sum, count, norm)
+        state.step += 1
+        state.updates += is_applied
+        state.samples += batch.n_samples
+        state.tokens += batch.n_samples * batch[self.objective.task.inputs[0]].shape[1]
+
+    def accumulate(self, batch: Batch) -> tuple[torch.Tensor, int | torch.Tensor]:
+        """Add up the gradient of a global batch; return its summed loss and count of targets."""
+        count = self.objective.count(batch)
+        batch = batch.to(self.plan.device)
+        loss_sum = None
+        for micro in batch.split(self.micro_batch_size):
+            with self.plan.autocast():
+                part = self.objective.loss_sum(micro)
+            loss = part / count
+            (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+            part = part.detach()
+            loss_sum = part if loss_sum is None else loss_sum + part
+        return loss_sum, count
+
+    def update(self, factor: float) -> tuple[torch.Tensor, bool]:
+        """Clip and apply the gradients; an fp16 overflow applies nothing."""
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        gradients = [p.grad for p in self.optimizer.parameters if p.grad is not None]
+        norm = clip_gradients(gradients, self.max_grad_norm)
+        if self.scaler is None:
+            is_applied = self.optimizer.step(factor)
+        else:
+            is_applied = bool(self.scaler.step(self.optimizer, factor))
+            self.scaler.update()
+        self.optimizer.zero_grad()
+        return norm, is_applied
+
+    @torch.no_grad()
+    def evaluate(self, data: Samples, n_sequences: int = 0) -> dict[str, float]:
+        """Metrics over the first to last of `n_sequences` evenly spread samples; 0 takes all.
+
+        Draws no random number, and leaves the model in the mode it was in.
+        """
+        n = min(n_sequences or len(data), len(data))
+        index = np.linspace(0, len(data) - 1, n).astype(np.int64)
+        token_bytes = getattr(data, "token_bytes", None)
+        if token_bytes is not None:
+            token_bytes = token_bytes.to(self.plan.device)
+        # Without gradients twice the micro-batch fits into the same memory.
+        size, sums, was_training = 2 * self.micro_batch_size, 0, self.model.training
+        self.model.eval()
+        for start in range(0, n, size):
+            batch = data.gather(index[start : start + size]).to(self.plan.device)
+            with self.plan.autocast():
+                sums = sums + self.objective.sums(batch, token_bytes)
+        self.model.train(was_training)
+        return self.objective.metrics_from(sums)
+
+    def _log(self, run: Run) -> None:
+        row = run.tracker.flush(
+            run.state.step,
+            epoch=run.epoch,
+            learning_rate=self.optimizer.learning_rate
+            * self.schedule(max(0, run.state.updates - 1)),
+            **self._scale(run),
+        )
+        if not math.isfinite(row["train/loss"]):
+            raise DivergedError(
+                f"The training loss at step {run.state.step} is {row['train/loss']}, but a finite "
+                "one is wanted. Lower learning_rate, or look at the data of these steps; the last "
+                "checkpoint is sound and a run from it can go on with other settings."
+            )
+        run.emit("on_log", row)
+
+    def _validate(self, run: Run, val: Samples) -> bool:
+        """Validate, and return whether this is the best so far."""
+        run.tracker.pause()
+        values = self.evaluate(val, run.config.eval_sequences)
+        row: dict[str, Any] = {"step": run.state.step, "epoch": run.epoch}
+        row |= {f"val/{name}": value for name, value in values.items()}
+        run.tracker.add_row(row)
+        is_best = run.state.best_loss is None or values["loss"] < run.state.best_loss
+        if is_best:
+            run.state.best_loss, run.state.best_step = values["loss"], run.state.step
+        run.emit("on_evaluate", row)
+        run.tracker.resume()
+        return is_best
+
+    def _save(self, run: Run, save: Callable[[Run], None]) -> None:
+        """Save on the way; a full disk is told and does not end the run."""
+        if run.tracker.has_pending:
+            self._log(run)
+        run.tracker.pause()
+        try:
+            save(run)
+        except CheckpointError as error:
+            run.tell("not saved", str(error))
+        run.tracker.resume()
+
+    def _scale(self, run: Run) -> dict[str, float]:
+        """The scale of fp16 losses and the steps that overflowed; nothing in other formats."""
+        if self.scaler is None:
+            return {}
+        skipped = run.state.step - run.state.updates
+        return {"loss_scale": self.scaler.get_scale(), "skipped_steps": skipped}
+
+
+def _is_due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _last_sample(run: Run, batch_size: int) -> int:
+    """Where the last batch ends: epochs end with their last sample, steps with a full batch."""
+    if run.config.epochs:
+        return round(run.config.epochs * run.n_train_samples)
+    return run.total_steps * batch_size

@@ -1,0 +1,82 @@
+"""A run while it runs: where it stands, and what callbacks may look at and ask for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from helpers.engine.metrics import MetricsTracker
+from helpers.engine.stop import StopSignal
+
+if TYPE_CHECKING:
+    from helpers.config import TrainingConfig
+    from helpers.engine.callbacks import Callback
+    from helpers.engine.run_folder import RunFolder
+
+
+@dataclass
+class RunState:
+    """How far a run is: everything that counts, as plain numbers.
+
+    `samples` is the whole state of the data: the order of samples is computed from it.
+    `updates` are applied ones; an fp16 step that overflows is a step without an update.
+    """
+
+    step: int = 0
+    updates: int = 0
+    samples: int = 0
+    tokens: int = 0
+    best_step: int | None = None
+    best_loss: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All values as plain JSON types."""
+        return dataclasses.asdict(self)
+
+
+@dataclass
+class Run:
+    """One session of training a run."""
+
+    folder: RunFolder
+    config: TrainingConfig
+    model: nn.Module
+    total_steps: int
+    n_train_samples: int
+    state: RunState = field(default_factory=RunState)
+    tracker: MetricsTracker = field(default_factory=MetricsTracker)
+    stop: StopSignal = field(default_factory=StopSignal)
+    callbacks: Sequence[Callback] = ()
+    samples: list[tuple[int, str]] = field(default_factory=list)
+    events: list[tuple[int, str, str]] = field(default_factory=list)
+    resumed_from: int | None = None
+    early_reason: str = ""
+
+    @property
+    def run_id(self) -> str:
+        """The name of the run."""
+        return self.folder.run_id
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the training data so far."""
+        return self.state.samples / self.n_train_samples
+
+    def stop_early(self, reason: str) -> None:
+        """End the run after this step, for good."""
+        self.early_reason = reason
+        self.tell("early stopping", reason)
+
+    def tell(self, kind: str, message: str) -> None:
+        """Record an event and tell the callbacks."""
+        self.events.append((self.state.step, kind, message))
+        self.emit("on_event", kind, message)
+
+    def emit(self, method: str, *details: Any) -> None:
+        """Call one method of every callback."""
+        for callback in self.callbacks:
+            getattr(callback, method)(self, *details)

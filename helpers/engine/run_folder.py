@@ -1,0 +1,98 @@
+"""The folder of one run: its lock, its identity, and where each file lies."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from helpers.engine.checkpoint import CheckpointStore, write_json
+from helpers.errors import RunFolderError
+
+
+class RunFolder:
+    """`<output_dir>/<run_id>/` with run.json, config.json, metrics.jsonl, checkpoints and results.
+
+    Raises: RunFolderError if the folder cannot be created or written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).expanduser().absolute()
+        self.run_file = self.path / "run.json"
+        self.config_file = self.path / "config.json"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.result_file = self.path / "result.json"
+        self.model_file = self.path / "final_model.pt"
+        self.checkpoints = CheckpointStore(self.path / "checkpoints")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / f".probe-{os.getpid()}"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise RunFolderError(
+                f"The run folder {self.path} cannot be written ({error.strerror}). "
+                "Set output_dir to a folder on a local disk that you may write."
+            ) from error
+
+    @property
+    def run_id(self) -> str:
+        """The name of the run, unique below its output_dir."""
+        return self.path.name
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Own the run while training.
+
+        Raises: RunFolderError, saying who, if another process trains it.
+        """
+        with (self.path / "LOCK").open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                raise RunFolderError(
+                    f"The run {self.run_id} is being trained by process {file.read().strip()}. "
+                    "Interrupt it there first, or choose another run_name."
+                ) from error
+            file.seek(0)
+            file.truncate()
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def read_identity(self) -> dict[str, Any] | None:
+        """What the run was started with, or None for a new run."""
+        return read_json(self.run_file)
+
+    def write_identity(self, identity: dict[str, Any]) -> None:
+        """Record what the run is started with."""
+        write_json(self.run_file, identity)
+
+
+def free_name(output_dir: str | Path, name: str) -> str:
+    """The name, or with the first number behind it that has no folder yet."""
+    root, number, candidate = Path(output_dir).expanduser(), 1, name
+    while (root / candidate).exists():
+        number += 1
+        candidate = f"{name}-{number}"
+    return candidate
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file, or None if there is no such file.
+
+    Raises: RunFolderError if it is not JSON.
+    """
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunFolderError(
+            f"{path} cannot be read as JSON ({error}). Move the run folder away and start anew."
+        ) from error

@@ -1,0 +1,56 @@
+"""The learning rate as a pure function of applied updates."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from helpers.config import TrainingConfig
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Factor on the peak learning rate for the update that follows `update` applied ones.
+
+    >>> [round(Schedule("linear", 4, 1)(u), 2) for u in range(4)]
+    [1.0, 1.0, 0.67, 0.33]
+
+    Units: all counts are applied optimizer updates, neither micro-batches nor skipped steps.
+    Source: cosine: Loshchilov & Hutter 2017, arXiv:1608.03983, eq. 5; wsd: Hu et al. 2024,
+    arXiv:2404.06395, section 4.
+    """
+
+    kind: str
+    total_updates: int
+    warmup_updates: int = 0
+    decay_updates: int = 0
+    min_ratio: float = 0.0
+
+    def __call__(self, update: int) -> float:
+        if update < self.warmup_updates:
+            return (update + 1) / self.warmup_updates
+        if self.kind == "constant":
+            return 1.0
+        decay = self.decay_updates or max(1, self.total_updates - self.warmup_updates)
+        left = min(1.0, max(0, self.total_updates - update) / decay)
+        shape = 0.5 * (1 - math.cos(math.pi * left)) if self.kind == "cosine" else left
+        return self.min_ratio + (1 - self.min_ratio) * shape
+
+
+class SchedulerFactory:
+    """Make the schedule that a config asks for."""
+
+    @staticmethod
+    def create(config: TrainingConfig, total_updates: int) -> Schedule:
+        """Build the schedule for a run of so many updates."""
+        warmup = math.ceil(config.warmup_fraction * total_updates)
+        decay = math.ceil(config.decay_fraction * total_updates)
+        return Schedule(
+            kind=config.scheduler,
+            total_updates=total_updates,
+            warmup_updates=warmup,
+            decay_updates=decay if config.scheduler == "wsd" else 0,
+            min_ratio=config.min_lr_ratio,
+        )

@@ -1,0 +1,113 @@
+"""A run as a checkpoint, and back: every part is saved, and every part is wanted back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from helpers.engine.checkpoint import Snapshot, load_model_tensors, model_tensors
+from helpers.engine.random_state import capture_random_state, restore_random_state
+from helpers.engine.run import Run, RunState
+from helpers.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from helpers.engine.loop import TrainingLoop
+
+SECTIONS = {"model", "optimizer", "random"}
+VALUES = {"run", "aliases", "random", "scaler", "callbacks", "elapsed_s", "samples", "plan"}
+
+
+def save_run(run: Run, loop: TrainingLoop) -> None:
+    """Write a checkpoint of the run as it stands between two steps.
+
+    Raises: CheckpointError if it cannot be written.
+    """
+    snapshot = take_snapshot(run, loop)
+    protected = [run.state.best_step] if run.state.best_step is not None else []
+    info = run.folder.checkpoints.save(
+        snapshot, keep=run.config.keep_checkpoints, protected=protected
+    )
+    run.emit("on_checkpoint", info)
+
+
+def take_snapshot(run: Run, loop: TrainingLoop) -> Snapshot:
+    """Everything that the run continues from."""
+    weights, aliases = model_tensors(run.model)
+    random_values, random_tensors = capture_random_state()
+    return Snapshot(
+        step=run.state.step,
+        sections={
+            "model": weights,
+            "optimizer": loop.optimizer.state_tensors(),
+            "random": random_tensors,
+        },
+        state={
+            "run": run.state.to_dict(),
+            "aliases": aliases,
+            "random": random_values,
+            "scaler": None if loop.scaler is None else loop.scaler.state_dict(),
+            "callbacks": _callback_states(run),
+            "elapsed_s": run.tracker.elapsed_s,
+            "samples": run.samples,
+            "plan": loop.plan.to_dict(),
+        },
+    )
+
+
+def restore_run(run: Run, loop: TrainingLoop) -> None:
+    """Take up the newest sound checkpoint of the run, if it has one.
+
+    Raises: CheckpointError if none is sound, if a part is missing or unknown, or if the run was
+    computed in another number format.
+    """
+    store = run.folder.checkpoints
+    store.sweep()
+    snapshot = store.load_latest()
+    for note in store.notes:
+        run.tell("damaged checkpoint", note)
+    if snapshot is None:
+        run.tracker.restore(0, 0.0)
+        return
+    _check_parts(snapshot)
+    state = snapshot.state
+    if state["plan"]["precision"] != loop.plan.precision:
+        raise CheckpointError(
+            f"The run was computed in {state['plan']['precision']}, but this machine would go on "
+            f"in {loop.plan.precision}. Set precision={state['plan']['precision']!r} to continue."
+        )
+    load_model_tensors(run.model, snapshot.sections["model"], state["aliases"])
+    loop.optimizer.load_state_tensors(snapshot.sections["optimizer"])
+    if loop.scaler is not None:
+        loop.scaler.load_state_dict(state["scaler"])
+    _restore_callbacks(run, state["callbacks"])
+    run.state = RunState(**state["run"])
+    run.samples[:] = [tuple(sample) for sample in state["samples"]]
+    run.resumed_from = snapshot.step
+    run.tracker.restore(snapshot.step, state["elapsed_s"])
+    restore_random_state(state["random"], snapshot.sections["random"])
+
+
+def _check_parts(snapshot: Snapshot) -> None:
+    """Refuse a checkpoint with a part too few or too many."""
+    for wanted, got in ((SECTIONS, set(snapshot.sections)), (VALUES, set(snapshot.state))):
+        if wanted != got:
+            raise CheckpointError(
+                f"The checkpoint of step {snapshot.step} has the parts {sorted(got)}, but "
+                f"{sorted(wanted)} are wanted. Use the version of the suite that wrote it."
+            )
+
+
+def _callback_states(run: Run) -> dict[str, Any]:
+    """States by the class of each callback; those without one are left out."""
+    states = [(type(c).__name__, c.state_dict()) for c in run.callbacks]
+    return {name: state for name, state in states if state}
+
+
+def _restore_callbacks(run: Run, states: dict[str, Any]) -> None:
+    own = {type(c).__name__: c for c in run.callbacks if c.state_dict()}
+    if own.keys() != states.keys():
+        raise CheckpointError(
+            f"The checkpoint holds the state of the callbacks {sorted(states)}, but the trainer has "
+            f"{sorted(own)}. Give the same callbacks as before."
+        )
+    for name, callback in own.items():
+        callback.load_state_dict(states[name])

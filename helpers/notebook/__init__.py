@@ -1,0 +1,1 @@
+"""What a notebook shows: the runtime it got, live progress, plots, and the record of a run."""

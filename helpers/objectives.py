@@ -1,0 +1,183 @@
+"""Losses as a sum and a count, and metrics that need no logits to be kept.
+
+Legend: B batch, T time (tokens), V vocabulary.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from helpers.data.collate import IGNORED, Batch
+from helpers.errors import TaskError
+from helpers.task import TaskSpec
+
+
+def token_loss_sum(logits: Tensor, labels: Tensor, ignore_index: int = IGNORED) -> Tensor:
+    """Cross-entropy summed over all labelled tokens; labels of `ignore_index` do not count.
+
+    Shapes: logits (B, T, V), labels (B, T) -> scalar.
+    Units: nats.
+    """
+    flat = logits.flatten(0, -2).float()
+    return F.cross_entropy(flat, labels.flatten(), ignore_index=ignore_index, reduction="sum")
+
+
+def shifted_labels(input_ids: Tensor) -> Tensor:
+    """Labels of a causal language model: the inputs moved left by one, the last one ignored.
+
+    Shapes: (B, T) -> (B, T).
+    """
+    return F.pad(input_ids[:, 1:], (0, 1), value=IGNORED)
+
+
+def perplexity(loss: float) -> float:
+    """Exponential of a loss in nats, infinite where a float cannot hold it."""
+    return math.exp(loss) if loss < 700 else math.inf
+
+
+class Objective:
+    """A task bound to a model: feeds it, finds its logits, and sums loss and metrics.
+
+    Raises: TaskError at the first batch if a field of the task does not fit `forward`, or if the
+    output holds no logits of shape (B, T, V).
+    """
+
+    def __init__(
+        self, task: TaskSpec, model: nn.Module, forward: Callable[..., Any] | None = None
+    ) -> None:
+        self.task = task
+        self._forward = forward or model
+        self._keywords = _keywords(task, model)
+        self._is_checked = False
+
+    def labels(self, batch: Batch) -> Tensor:
+        """Labels of a batch: int64 (B, T)."""
+        if self.task.labels in batch.fields:
+            return batch[self.task.labels]
+        return shifted_labels(batch[self.task.inputs[0]])
+
+    def count(self, batch: Batch) -> int | Tensor:
+        """Number of labels that enter the loss, without a look at the device where possible."""
+        if batch.n_targets is not None:
+            return max(1, batch.n_targets)
+        return (self.labels(batch) != self.task.ignore_index).sum().clamp(min=1)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Run the model on the inputs of a batch: (B, T, V)."""
+        if not self._is_checked:
+            self._check_fields(batch)
+        first, *rest = self._keywords
+        if first is None:
+            output = self._forward(batch[self.task.inputs[0]])
+        else:
+            output = self._forward(**{k: batch[k] for k in (first, *rest) if k in batch.fields})
+        logits = _logits_of(output)
+        if not self._is_checked:
+            self._check_logits(logits, self.labels(batch))
+            self._is_checked = True
+        return logits
+
+    def loss_sum(self, batch: Batch) -> Tensor:
+        """Summed loss of a batch, a scalar in nats."""
+        return token_loss_sum(self.logits(batch), self.labels(batch), self.task.ignore_index)
+
+    def sums(self, batch: Batch, token_bytes: Tensor | None = None) -> Tensor:
+        """Sums over a batch for `metrics_from`, on the device: loss, targets, hits, bytes."""
+        logits, labels = self.logits(batch), self.labels(batch)
+        counted = labels != self.task.ignore_index
+        hits = (logits.argmax(-1) == labels) & counted
+        n_bytes = torch.zeros((), device=labels.device)
+        if token_bytes is not None:
+            n_bytes = token_bytes[labels[counted]].sum()
+        loss = token_loss_sum(logits, labels, self.task.ignore_index)
+        return torch.stack([x.double() for x in (loss, counted.sum(), hits.sum(), n_bytes)])
+
+    def metrics_from(self, sums: Tensor) -> dict[str, float]:
+        """Turn added-up `sums` into the metrics of the task; without bytes no bits per byte."""
+        loss_sum, targets, hits, n_bytes = sums.tolist()
+        loss = loss_sum / max(1.0, targets)
+        values = {"loss": loss, "perplexity": perplexity(loss), "accuracy": hits / max(1, targets)}
+        if n_bytes:
+            values["bits_per_byte"] = loss_sum / math.log(2) / n_bytes
+        return {name: values[name] for name in self.task.metrics if name in values}
+
+    def _check_fields(self, batch: Batch) -> None:
+        missing = [name for name in self.task.inputs if name not in batch.fields]
+        if missing:
+            raise TaskError(
+                f"A batch has the fields {sorted(batch.fields)}, but the task wants {missing} as "
+                "input. Rename the fields of the data set, or set TaskSpec.inputs."
+            )
+        known = {*self.task.inputs, self.task.labels, "attention_mask"}
+        unused = sorted(set(batch.fields) - known - set(filter(None, self._keywords)))
+        if unused:
+            raise TaskError(
+                f"A batch has the fields {unused}, which neither the task nor the model's forward "
+                "reads. Leave them out of the data set, or name them in TaskSpec.inputs."
+            )
+
+    def _check_logits(self, logits: Any, labels: Tensor) -> None:
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        wanted = tuple(labels.shape)
+        if not isinstance(logits, Tensor) or logits.dim() != 3 or logits.shape[:2] != labels.shape:
+            raise TaskError(
+                f"The model returned {shape}, but {self.task.kind} wants logits of shape "
+                f"{(*wanted, 'V')} for labels of shape {wanted}. Return the logits, a tuple that "
+                "starts with them, or an object with an attribute logits."
+            )
+        top = int(labels.max())
+        if top >= logits.shape[-1]:
+            raise TaskError(
+                f"The model predicts {logits.shape[-1]} tokens, but a label is {top}. Build the "
+                "model with the vocab_size of the data."
+            )
+
+
+def _keywords(task: TaskSpec, model: nn.Module) -> tuple[str | None, ...]:
+    """Names by which `forward` takes the fields; (None,) where it takes one tensor by position.
+
+    Raises: TaskError if forward takes no input, or needs one that the task does not name.
+    """
+    parameters = inspect.signature(model.forward).parameters.values()
+    by_name = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    if all(name in by_name or takes_any for name in task.inputs):
+        extra = tuple(n for n in ("attention_mask",) if n in by_name and n not in task.inputs)
+        names: tuple[str | None, ...] = (*task.inputs, *extra)
+    elif len(task.inputs) == 1 and (
+        by_name or any(p.kind in (p.VAR_POSITIONAL, p.POSITIONAL_ONLY) for p in parameters)
+    ):
+        names = (None,)
+    else:
+        unknown = [name for name in task.inputs if name not in by_name]
+        raise TaskError(
+            f"The task gives {list(task.inputs)} to the model, but {type(model).__name__}.forward "
+            f"takes {list(by_name)} and not {unknown}. Set TaskSpec.inputs to its names."
+        )
+    given = 1 if names == (None,) else 0
+    needed = [p.name for p in list(by_name.values())[given:] if p.default is p.empty]
+    absent = [name for name in needed if name not in names]
+    if absent:
+        raise TaskError(
+            f"{type(model).__name__}.forward needs {absent}, but the task gives only "
+            f"{list(task.inputs)}. Name the fields in TaskSpec.inputs, or give them defaults."
+        )
+    return names
+
+
+def _logits_of(output: Any) -> Any:
+    """The logits in what a model returned."""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, Mapping) and "logits" in output:
+        return output["logits"]
+    if isinstance(output, tuple | list) and output:
+        return output[0]
+    return getattr(output, "logits", output)

@@ -1,0 +1,267 @@
+"""Trainer: wires data, model, task and settings into a run, and owns nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from helpers.config import TrainingConfig
+from helpers.data.packing import Samples, as_samples
+from helpers.engine.callbacks import Callback, EarlyStopping, RunLog, TextSamples
+from helpers.engine.device import DevicePlan, plan_device, prepare_backend
+from helpers.engine.identity import check_identity, plain_config, run_identity
+from helpers.engine.loop import TrainingLoop
+from helpers.engine.metrics import MetricsTracker
+from helpers.engine.optim import OptimizerFactory
+from helpers.engine.plan import RunPlan, measure_plan, run_length
+from helpers.engine.random_state import set_seed
+from helpers.engine.result import TrainingResult, make_result, read_result, write_result
+from helpers.engine.run import Run
+from helpers.engine.run_folder import RunFolder, free_name
+from helpers.engine.schedule import SchedulerFactory
+from helpers.engine.snapshot import restore_run, save_run
+from helpers.engine.stop import StopSignal, stop_on_signals
+from helpers.errors import CheckpointError, ConfigError
+from helpers.export import export_model
+from helpers.notebook.panel import progress_callbacks
+from helpers.objectives import Objective
+from helpers.task import TaskSpec
+
+if TYPE_CHECKING:
+    from helpers.tracking.db import ExperimentDB
+
+
+@dataclass
+class Trainer:
+    """Train a model; `train` starts a run or continues it where it stands.
+
+    `config` is the model's own configuration, kept with the run. A run lives in the folder
+    `<output_dir>/<run_name>`; without a run_name its name comes from all that identifies it, so that
+    the same settings on the same data find their run again.
+
+    >>> result = Trainer(model, model_config, training_config, task).train(train, val)  # doctest: +SKIP
+
+    Raises: ConfigError if settings contradict the model's config; TaskError if the model does not
+    fit the task.
+    """
+
+    model: nn.Module
+    config: Any = None
+    training_config: TrainingConfig | None = None
+    task_spec: TaskSpec | None = None
+    callbacks: Sequence[Callback] = ()
+    db: ExperimentDB | None = None
+
+    def __post_init__(self) -> None:
+        self.training_config = self.training_config or TrainingConfig()
+        self.task_spec = self.task_spec or TaskSpec.causal_lm()
+        _check_model_settings(self.training_config, self.config)
+        self._compiled: nn.Module | None = None
+
+    def plan(self, train_data: Any, val_data: Any = None) -> RunPlan:
+        """Show steps, tokens, memory, disk and time of the run, measured on one batch.
+
+        Raises: DataError, ConfigError or TaskError for what would stop the run.
+        """
+        train, val = self._samples(train_data, val_data)
+        total_steps = run_length(self.training_config, len(train))
+        identity = self._identity(train)
+        loop = self._loop(total_steps)
+        return measure_plan(loop, train, val, self.training_config, identity["run_id"], total_steps)
+
+    def train(self, train_data: Any, val_data: Any = None) -> TrainingResult:
+        """Train until the run is complete, stops early, or is interrupted.
+
+        An interrupt finishes the step, saves, and returns a result with the status paused; calling
+        again continues. A run that is complete returns its result, with the weights loaded.
+
+        Raises: DataError, ConfigError, TaskError or RunFolderError before the first step;
+        CheckpointError if the run exists with other settings; DivergedError if the loss does.
+        """
+        train, val = self._samples(train_data, val_data)
+        config = self.training_config
+        total_steps = run_length(config, len(train))
+        identity = self._identity(train)
+        folder = self._folder(identity)
+        identity["run_id"] = folder.run_id
+        with folder.lock(), stop_on_signals() as stop, self._database() as db:
+            check_identity(folder, identity, config)
+            set_seed(config.seed)
+            loop = self._loop(total_steps)
+            run = self._run(folder, total_steps, train, stop, db)
+            restore_run(run, loop)
+            known = read_result(run)
+            if known is not None:
+                return known
+            if db is not None:
+                _record_start(db, run, identity)
+            return self._finish(run, loop, train, val, db)
+
+    def evaluate(self, data: Any, n_sequences: int = 0) -> dict[str, float]:
+        """Metrics of the model as it is over a data set; 0 sequences takes all."""
+        return self._loop(total_steps=1).evaluate(as_samples(data, "data"), n_sequences)
+
+    def _finish(
+        self,
+        run: Run,
+        loop: TrainingLoop,
+        train: Samples,
+        val: Samples | None,
+        db: ExperimentDB | None,
+    ) -> TrainingResult:
+        """Train what is left, validate on all data, save, and put the outcome on record."""
+        status, final = "failed", {}
+        try:
+            run.emit("on_start")
+            status = loop.run(run, train, val, lambda r: save_run(r, loop))
+            save_run(run, loop)
+            if val is not None and status != "paused":
+                final = loop.evaluate(val)
+            result = make_result(run, status, final)
+            write_result(run.folder, result)
+            if status != "paused":
+                export_model(run.folder.model_file, self.model, run.config, result.to_dict())
+        finally:
+            run.emit("on_end", status)
+            if db is not None:
+                _record_end(db, run, status, final)
+        return result
+
+    def _samples(self, train_data: Any, val_data: Any) -> tuple[Samples, Samples | None]:
+        train = as_samples(train_data, "train_data")
+        val = None if val_data is None else as_samples(val_data, "val_data")
+        if val is None and self.training_config.early_stopping_patience:
+            raise ConfigError(
+                f"early_stopping_patience is {self.training_config.early_stopping_patience}, but "
+                "there is no val_data to judge by. Pass val_data, or set it to 0."
+            )
+        return train, val
+
+    def _identity(self, train: Samples) -> dict[str, Any]:
+        return run_identity(self.training_config, self.task_spec, self.model, self.config, train)
+
+    def _folder(self, identity: dict[str, Any]) -> RunFolder:
+        config, name = self.training_config, identity["run_id"]
+        if config.resume == "never":
+            name = free_name(config.output_dir, name)
+        folder = RunFolder(Path(config.output_dir) / name)
+        if config.resume == "must" and not folder.checkpoints.steps():
+            raise CheckpointError(
+                f"resume is 'must', but {folder.path} has no checkpoint to continue from. "
+                "Check output_dir and run_name, or set resume='auto'."
+            )
+        return folder
+
+    def _loop(self, total_steps: int) -> TrainingLoop:
+        """Put the model on its device and build everything that updates it."""
+        config = self.training_config
+        prepare_backend(config)
+        plan = plan_device(self.model, config)
+        self.model.to(plan.device)
+        return TrainingLoop(
+            self.model,
+            Objective(self.task_spec, self.model, self._forward(plan)),
+            OptimizerFactory.create(self.model, config, muon_dtype=plan.muon_dtype),
+            SchedulerFactory.create(config, total_steps),
+            plan,
+            batch_size=config.batch_size,
+            micro_batch_size=config.micro_batch_size,
+            max_grad_norm=config.max_grad_norm,
+        )
+
+    def _forward(self, plan: DevicePlan) -> nn.Module:
+        """The model as it is called: compiled where the plan says so."""
+        if plan.compile and self._compiled is None:
+            self._compiled = torch.compile(self.model)
+        return self._compiled if plan.compile else self.model
+
+    def _run(
+        self,
+        folder: RunFolder,
+        total_steps: int,
+        train: Samples,
+        stop: StopSignal,
+        db: ExperimentDB | None,
+    ) -> Run:
+        return Run(
+            folder=folder,
+            config=self.training_config,
+            model=self.model,
+            total_steps=total_steps,
+            n_train_samples=len(train),
+            tracker=MetricsTracker(folder.metrics_file),
+            stop=stop,
+            callbacks=self._callbacks(train, db),
+        )
+
+    def _callbacks(self, train: Samples, db: ExperimentDB | None) -> list[Callback]:
+        """The user's callbacks, those the settings ask for, and last those that show and record."""
+        config, callbacks = self.training_config, list(self.callbacks)
+        if config.early_stopping_patience:
+            patience, min_delta = config.early_stopping_patience, config.early_stopping_min_delta
+            callbacks.append(EarlyStopping(patience, min_delta))
+        tokenizer = getattr(train, "tokenizer", None)
+        if config.sample_tokens and tokenizer is not None:
+            context = getattr(train, "sequence_length", 1024)
+            callbacks.append(
+                TextSamples(
+                    tokenizer, config.sample_prompt, config.sample_tokens, context, config.seed
+                )
+            )
+        callbacks += [RunLog(db)] if db is not None else []
+        return callbacks + progress_callbacks(config.panel)
+
+    @contextlib.contextmanager
+    def _database(self) -> Iterator[ExperimentDB | None]:
+        """The database given, or the one that the settings name; that one is closed again."""
+        where = self.training_config.database
+        if self.db is not None or where == "off":
+            yield self.db
+            return
+        from helpers.tracking.db import ExperimentDB
+
+        path = Path(self.training_config.output_dir) / "experiments.db"
+        with ExperimentDB(path if where == "auto" else where) as db:
+            yield db
+
+
+def _record_start(db: ExperimentDB, run: Run, identity: dict[str, Any]) -> None:
+    from helpers.tracking.environment import code_version, environment
+
+    db.start_run(
+        run.run_id,
+        name=run.run_id,
+        config=run.config.to_dict(),
+        task=identity["task"],
+        data_fingerprint=identity["data"],
+        code_version=code_version(),
+        environment=environment(),
+        seed=run.config.seed,
+        run_dir=str(run.folder.path),
+    )
+
+
+def _record_end(db: ExperimentDB, run: Run, status: str, final: dict[str, float]) -> None:
+    if run.folder.model_file.exists() and status in ("completed", "stopped_early"):
+        db.log_artifact(run.run_id, run.folder.model_file, "model")
+    results = {**run.state.to_dict(), "elapsed_s": run.tracker.elapsed_s}
+    db.finish_run(run.run_id, status, results | {f"final_{k}": v for k, v in final.items()})
+
+
+def _check_model_settings(config: TrainingConfig, model_config: Any) -> None:
+    """Refuse settings of the group model that the user gave and that the model does not have."""
+    values = plain_config(model_config)
+    if not isinstance(values, dict):
+        return
+    for name, value in config.group("model").items():
+        if config.origin(name) == "user" and name in values and values[name] != value:
+            raise ConfigError(
+                f"{name} is {value!r} in the training config, but the model was built with "
+                f"{values[name]!r}. Build the model from config.group('model'), or leave {name} out."
+            )

@@ -1,0 +1,1 @@
+"""Keep notebooks sound and run them; what is particular to a project is in `[tool.notebooks]`."""

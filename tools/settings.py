@@ -1,0 +1,106 @@
+"""Read `[tool.notebooks]` of the nearest pyproject.toml: all that the tools know of a project."""
+
+import difflib
+import importlib
+import os
+import sys
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from tools.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the tools must know about the notebooks of a project."""
+
+    root: Path
+    """The folder that paths are relative to."""
+    paths: tuple[str, ...] = ()
+    """The notebooks of the project."""
+    ref: str = ""
+    """Branch, tag or commit that the notebooks' links point to."""
+    output_dir: str = "runs"
+    """Where executed notebooks go, relative to the working folder."""
+    schema: str = ""
+    """`module:object` whose `model_json_schema()` describes parameters."""
+    summary_mime: str = ""
+    """MIME type of the output by which a notebook tells of its run."""
+    smoke: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Parameters of a smoke run, by notebook."""
+
+    def smoke_parameters(self, notebook: Path) -> dict[str, Any]:
+        """Parameters of a notebook's smoke run.
+
+        Raises: SettingsError if it has none, since a smoke run at full size is a mistake.
+        """
+        name = Path(os.path.relpath(notebook.resolve(), self.root)).as_posix()
+        if name not in self.smoke:
+            raise SettingsError(
+                f"{name} has no smoke parameters. "
+                f'Add a line "{name}" = {{...}} to [tool.notebooks.smoke] in pyproject.toml.'
+            )
+        return dict(self.smoke[name])
+
+    def load_schema(self) -> dict[str, Any]:
+        """The JSON schema that `schema` names, or an empty one.
+
+        Raises: SettingsError if it cannot be imported.
+        """
+        if not self.schema:
+            return {}
+        module, _, name = self.schema.partition(":")
+        if str(self.root) not in sys.path:
+            sys.path.insert(0, str(self.root))
+        try:
+            return getattr(importlib.import_module(module), name).model_json_schema()
+        except (ImportError, AttributeError, ValueError) as error:
+            raise SettingsError(
+                f"schema is {self.schema!r}, but it cannot be loaded ({error}). "
+                "Name a pydantic model as module:object in [tool.notebooks]."
+            ) from error
+
+
+KINDS = {"paths": list, "smoke": dict}
+
+
+def load_settings(start: Path | None = None) -> Settings:
+    """Read the settings from the nearest pyproject.toml at or above `start`; without one, defaults.
+
+    Raises: SettingsError, naming all faults at once.
+    """
+    start = (start or Path.cwd()).resolve()
+    for folder in (start, *start.parents):
+        if (folder / "pyproject.toml").is_file():
+            return _read(folder)
+    return Settings(root=start)
+
+
+def _read(root: Path) -> Settings:
+    path = root / "pyproject.toml"
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SettingsError(f"{path} is not TOML ({error}). Correct it.") from error
+    table = content.get("tool", {}).get("notebooks", {})
+    faults = list(_faults(table))
+    if faults:
+        raise SettingsError("\n".join(faults))
+    return Settings(root=root, **{**table, "paths": tuple(table.get("paths", ()))})
+
+
+def _faults(table: dict[str, Any]):
+    known = [f.name for f in fields(Settings) if f.name != "root"]
+    for name, value in table.items():
+        wanted = KINDS.get(name, str)
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            yield f"{name} is not a key of [tool.notebooks].{hint} Known: {', '.join(known)}."
+        elif not isinstance(value, wanted):
+            yield (
+                f"{name} in [tool.notebooks] is {value!r}, but a {wanted.__name__} is wanted. "
+                "Correct pyproject.toml."
+            )
