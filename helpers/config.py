@@ -151,6 +151,14 @@ class TrainingConfig(BaseModel):
     learning_rate: float = setting(
         0.01, "Peak learning rate.", "optimizer", unit="per update", gt=0, le=1
     )
+    embedding_lr_scale: float = setting(
+        10.0,
+        "Learning rate of embeddings over that of the rest.",
+        "optimizer",
+        only_if={"optimizer": ("muon",)},
+        gt=0,
+        le=100,
+    )
     weight_decay: float = setting(
         0.1, "Decoupled decay of matrices; vectors and embeddings have none.", "optimizer", ge=0, le=10
     )
@@ -382,14 +390,24 @@ class TrainingConfig(BaseModel):
         return TrainingConfigBuilder(values, origins).build()
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{name}</td><td>{html.escape(repr(value))}</td><td>{unit_of(name)}</td>"
-            f"<td>{html.escape(self.origin(name))}</td><td>{group}</td></tr>"
-            for group in GROUPS
-            for name, value in self.group(group).items()
+        names = [name for group in GROUPS for name in names_of(group)]
+        chosen = [name for name in names if self.origin(name) != "default"]
+        rest = [name for name in names if name not in chosen]
+        summary = f"{len(rest)} settings at their defaults"
+        return (
+            f"{self._table(chosen)}<details><summary>{summary}</summary>{self._table(rest)}</details>"
         )
-        head = "<tr><th>setting</th><th>value</th><th>unit</th><th>from</th><th>group</th></tr>"
-        return f"<table>{head}{rows}</table>"
+
+    def _table(self, names: list[str]) -> str:
+        left = "<td style='text-align:left'>"
+        rows = "".join(
+            f"<tr>{left}{name}</td>{left}<b>{html.escape(repr(getattr(self, name)))}</b> "
+            f"{unit_of(name)}</td>{left}{html.escape(self.origin(name))}</td>"
+            f"{left}{html.escape(help_of(name))}</td></tr>"
+            for name in names
+        )
+        head = "<tr><th>setting</th><th>value</th><th>from</th><th>meaning</th></tr>"
+        return f"<table>{head}{rows}</table>" if names else ""
 
 
 class TrainingConfigBuilder:
@@ -456,8 +474,18 @@ class TrainingConfigBuilder:
         return self._with(settings, "logging")
 
     def with_settings(self, **settings: Any) -> TrainingConfigBuilder:
-        """Set settings of any group; a value of None leaves the setting as it is."""
-        return self._with({name: v for name, v in settings.items() if v is not None})
+        """Set settings of any group, as from a form.
+
+        A value of None, or the one that is set already, leaves a setting and its origin alone.
+        """
+        fields = TrainingConfig.model_fields
+        changes = {
+            name: value
+            for name, value in settings.items()
+            if name not in fields
+            or value not in (None, self._values.get(name, fields[name].default))
+        }
+        return self._with(changes)
 
     def build(self) -> TrainingConfig:
         """Check everything and return the config.
@@ -465,7 +493,8 @@ class TrainingConfigBuilder:
         Raises: ConfigError, naming all faults at once.
         """
         config = TrainingConfig(**_without_unread(self._values, self._origins))
-        kept = {n: o for n, o in self._origins.items() if n in TrainingConfig.model_fields}
+        known = TrainingConfig.model_fields.keys() & (self._values.keys() | self._origins.keys())
+        kept = {name: self._origins.get(name, "default") for name in sorted(known)}
         object.__setattr__(config, "_origins", {**config._origins, **kept})
         return config
 
@@ -560,6 +589,12 @@ def role_of(name: str) -> str:
 def unit_of(name: str) -> str:
     """The unit of a setting, or an empty string for a plain number or a word."""
     return _extra(name)["unit"]
+
+
+def help_of(name: str) -> str:
+    """The sentence that says what a setting does."""
+    _extra(name)
+    return TrainingConfig.model_fields[name].description or ""
 
 
 def parse_setting(assignment: str) -> tuple[str, Any]:

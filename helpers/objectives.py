@@ -61,7 +61,10 @@ class Objective:
         """Labels of a batch: int64 (B, T)."""
         if self.task.labels in batch.fields:
             return batch[self.task.labels]
-        return shifted_labels(batch[self.task.inputs[0]])
+        ids = batch[self.task.inputs[0]]
+        if "attention_mask" in batch.fields:
+            ids = ids.masked_fill(batch["attention_mask"] == 0, IGNORED)
+        return shifted_labels(ids)
 
     def count(self, batch: Batch) -> int | Tensor:
         """Number of labels that enter the loss, without a look at the device where possible."""

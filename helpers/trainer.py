@@ -107,6 +107,20 @@ class Trainer:
         """Metrics of the model as it is over a data set; 0 sequences takes all."""
         return self._loop(total_steps=1).evaluate(as_samples(data, "data"), n_sequences)
 
+    def export(self, result: TrainingResult) -> Path:
+        """Write the model with its settings and results as `final_model.pt` into the run folder.
+
+        A run that ends does so by itself; a paused one may be exported as it stands.
+
+        Raises: CheckpointError if the file cannot be written.
+        """
+        path = RunFolder(result.run_dir).model_file
+        export_model(path, self.model, self.training_config, result.to_dict())
+        with self._database() as db:
+            if db is not None:
+                db.log_artifact(result.run_id, path, "model")
+        return path
+
     def _finish(
         self,
         run: Run,
@@ -125,12 +139,12 @@ class Trainer:
                 final = loop.evaluate(val)
             result = make_result(run, status, final)
             write_result(run.folder, result)
-            if status != "paused":
-                export_model(run.folder.model_file, self.model, run.config, result.to_dict())
         finally:
             run.emit("on_end", status)
             if db is not None:
                 _record_end(db, run, status, final)
+        if status != "paused":
+            self.export(result)
         return result
 
     def _samples(self, train_data: Any, val_data: Any) -> tuple[Samples, Samples | None]:
@@ -248,8 +262,6 @@ def _record_start(db: ExperimentDB, run: Run, identity: dict[str, Any]) -> None:
 
 
 def _record_end(db: ExperimentDB, run: Run, status: str, final: dict[str, float]) -> None:
-    if run.folder.model_file.exists() and status in ("completed", "stopped_early"):
-        db.log_artifact(run.run_id, run.folder.model_file, "model")
     results = {**run.state.to_dict(), "elapsed_s": run.tracker.elapsed_s}
     db.finish_run(run.run_id, status, results | {f"final_{k}": v for k, v in final.items()})
 

@@ -1,6 +1,6 @@
 """Text to batches: source -> tokenizer -> store -> order -> collate, joined by UniversalDataModule."""
 
-from helpers.data.baselines import compression_baselines, ngram_baselines
+from helpers.data.baselines import compression_baselines, ngram_baselines, text_baselines
 from helpers.data.collate import Batch, collate
 from helpers.data.module import DataSplit, UniversalDataModule
 from helpers.data.order import SampleOrder
@@ -23,5 +23,6 @@ __all__ = [
     "ngram_baselines",
     "read_documents",
     "split_documents",
+    "text_baselines",
     "train_bpe",
 ]

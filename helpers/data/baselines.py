@@ -14,6 +14,15 @@ from helpers.data.source import Document
 MAX_ORDER = 8
 
 
+def text_baselines(train: Sequence[Document], val: Sequence[Document]) -> dict[str, float]:
+    """Score validation text with gzip, lzma, and byte models of three and five bytes.
+
+    Units: bits per byte of text.
+    """
+    ngrams = ngram_baselines(train, val, (3, 5))
+    return {**compression_baselines(val), "trigram": ngrams[3], "fivegram": ngrams[5]}
+
+
 def compression_baselines(documents: Sequence[Document]) -> dict[str, float]:
     """Compress each document alone with gzip -9 and lzma.
 

@@ -6,10 +6,9 @@ A callback overrides the methods it needs. What it must remember across a resume
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from helpers.models.generate import generate
+from helpers.models.generate import complete_text
 
 if TYPE_CHECKING:
     from helpers.engine.checkpoint import CheckpointInfo
@@ -77,14 +76,12 @@ class TextSamples(Callback):
     """Continue a prompt at each validation, and keep the texts in `run.samples`."""
 
     def __init__(self, tokenizer: Any, prompt: str, n_tokens: int, context: int, seed: int) -> None:
-        self.tokenizer, self.n_tokens, self.context, self.seed = tokenizer, n_tokens, context, seed
-        self.prompt: Sequence[int] = [tokenizer.end_id, *tokenizer.encode(prompt)]
+        self.tokenizer, self.prompt, self.n_tokens = tokenizer, prompt, n_tokens
+        self.options = {"context": context, "seed": seed}
 
     def on_evaluate(self, run: Run, row: dict[str, Any]) -> None:
-        ids = generate(
-            run.model, self.prompt, self.n_tokens, context=self.context, seed=self.seed
-        )
-        run.samples.append((row["step"], self.tokenizer.decode(ids)))
+        text = complete_text(run.model, self.tokenizer, self.prompt, self.n_tokens, **self.options)
+        run.samples.append((row["step"], text))
 
 
 class RunLog(Callback):

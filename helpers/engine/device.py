@@ -89,7 +89,9 @@ def prepare_backend(config: TrainingConfig) -> None:
         torch.set_num_threads(config.threads)
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(config.deterministic)
+    # The call imports torch's compiler, 1.2 s, so it is made only where it changes something.
+    if config.deterministic != torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(config.deterministic)
     if torch.cuda.is_available():
         torch.backends.cudnn.benchmark = not config.deterministic
         torch.set_float32_matmul_precision("high")

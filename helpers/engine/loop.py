@@ -55,12 +55,13 @@ class TrainingLoop:
 
         Logging, validating and saving have cadences of their own and happen in this order.
 
-        Raises: DivergedError if a logged loss is not finite.
+        Raises: DivergedError if a logged loss or gradient is not finite.
         """
         config, state, tracker = run.config, run.state, run.tracker
         order = SampleOrder(len(train), config.seed)
         end = _last_sample(run, self.batch_size)
         self.model.train()
+        self.optimizer.zero_grad()
         tracker.resume()
         while state.step < run.total_steps and not run.early_reason and not run.stop:
             count = min(self.batch_size, end - state.samples)
@@ -148,12 +149,16 @@ class TrainingLoop:
             * self.schedule(max(0, run.state.updates - 1)),
             **self._scale(run),
         )
-        if not math.isfinite(row["train/loss"]):
-            raise DivergedError(
-                f"The training loss at step {run.state.step} is {row['train/loss']}, but a finite "
-                "one is wanted. Lower learning_rate, or look at the data of these steps; the last "
-                "checkpoint is sound and a run from it can go on with other settings."
-            )
+        # A loss is of the weights before its update, so the gradient tells first; in fp16 the
+        # scaler has skipped what overflowed.
+        names = ("train/loss", "gradient_norm") if self.scaler is None else ("train/loss",)
+        for name in names:
+            if not math.isfinite(row[name]):
+                raise DivergedError(
+                    f"{name} at step {run.state.step} is {row[name]}, but a finite one is wanted. "
+                    "Lower learning_rate, or look at the data of these steps; the last checkpoint "
+                    "is sound and a run from it can go on with other settings."
+                )
         run.emit("on_log", row)
 
     def _validate(self, run: Run, val: Samples) -> bool:
@@ -163,7 +168,8 @@ class TrainingLoop:
         row: dict[str, Any] = {"step": run.state.step, "epoch": run.epoch}
         row |= {f"val/{name}": value for name, value in values.items()}
         run.tracker.add_row(row)
-        is_best = run.state.best_loss is None or values["loss"] < run.state.best_loss
+        best = math.inf if run.state.best_loss is None else run.state.best_loss
+        is_best = values["loss"] < best
         if is_best:
             run.state.best_loss, run.state.best_step = values["loss"], run.state.step
         run.emit("on_evaluate", row)
@@ -196,5 +202,5 @@ def _is_due(step: int, every: int) -> bool:
 def _last_sample(run: Run, batch_size: int) -> int:
     """Where the last batch ends: epochs end with their last sample, steps with a full batch."""
     if run.config.epochs:
-        return round(run.config.epochs * run.n_train_samples)
+        return max(1, round(run.config.epochs * run.n_train_samples))
     return run.total_steps * batch_size

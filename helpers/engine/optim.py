@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from helpers.config import TrainingConfig
 
-import os
-EMB=float(os.environ.get("EMB","1")); HEAD=float(os.environ.get("HEADLR","1"))
 HEAD_NAMES = {"head", "lm_head", "classifier", "score", "output_projection", "decoder_head"}
 
 
@@ -137,8 +135,11 @@ class Optimizer:
         import pandas as pd
 
         return pd.DataFrame(
-            [(g.name, g.rule, g.weight_decay, len(g.named), g.n_parameters) for g in self.groups],
-            columns=["group", "rule", "weight decay", "tensors", "parameters"],
+            [
+                (g.name, g.rule, self.learning_rate * g.lr_scale, g.weight_decay, g.n_parameters)
+                for g in self.groups
+            ],
+            columns=["group", "rule", "peak learning rate", "weight decay", "parameters"],
         )
 
     def _each_state(self) -> Iterator[tuple[str, str, Tensor]]:
@@ -166,11 +167,12 @@ class OptimizerFactory:
                 "one. Unfreeze some parameters."
             )
         rule = config.optimizer
+        embedding_scale = config.embedding_lr_scale if rule == "muon" else 1.0
         return Optimizer(
             [
                 ParameterGroup("hidden matrices", rule, matrices, config.weight_decay),
-                ParameterGroup("embeddings", "adamw", embeddings, 0.0, lr_scale=EMB),
-                ParameterGroup("head", "adamw", heads, 0.0, lr_scale=HEAD),
+                ParameterGroup("embeddings", "adamw", embeddings, 0.0, embedding_scale),
+                ParameterGroup("head", "adamw", heads, 0.0),
                 ParameterGroup("vectors", "adamw", vectors, 0.0),
             ],
             learning_rate=config.learning_rate,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from helpers.engine.checkpoint import write_json
 from helpers.engine.run import Run
-from helpers.engine.run_folder import RunFolder, read_json
+from helpers.engine.run_folder import RunFolder, read_json, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,7 +105,7 @@ def make_result(run: Run, status: str, final: dict[str, float]) -> TrainingResul
     elapsed = run.tracker.elapsed_s
     return TrainingResult(
         run_id=run.run_id,
-        run_dir=str(run.folder.path),
+        run_dir=shown(run.folder.path),
         status=status,
         steps=state.step,
         tokens=state.tokens,
@@ -116,8 +116,8 @@ def make_result(run: Run, status: str, final: dict[str, float]) -> TrainingResul
         best_epoch=_epoch_of(rows, state.best_step),
         training_time=elapsed,
         tokens_per_s=state.tokens / elapsed if elapsed else 0.0,
-        checkpoint_path=str(run.folder.checkpoints.path(state.step)),
-        best_checkpoint_path=None if best is None else str(run.folder.checkpoints.path(best)),
+        checkpoint_path=shown(run.folder.checkpoints.path(state.step)),
+        best_checkpoint_path=None if best is None else shown(run.folder.checkpoints.path(best)),
         resumed_from=run.resumed_from,
         first_loss_at=run.tracker.first_loss_at,
         metrics_summary=run.tracker.summary(),

@@ -96,3 +96,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
         raise RunFolderError(
             f"{path} cannot be read as JSON ({error}). Move the run folder away and start anew."
         ) from error
+
+
+def shown(path: str | Path) -> str:
+    """A path as a reader wants it: relative to the working folder where it lies below it."""
+    path, here = Path(path).absolute(), Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

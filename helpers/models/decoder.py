@@ -153,6 +153,13 @@ class Decoder(nn.Module):
         return known[0][:n_tokens], known[1][:n_tokens]
 
 
+def build_decoder(config: DecoderConfig, *, seed: int) -> Decoder:
+    """Build a decoder whose weights follow from the seed; torch's random state is left alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Decoder(config)
+
+
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # (B, H, T, D) each -> same
     """Causal attention by torch's fused kernel."""
     if q.device.type != "cpu":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ def generate(
     `context` is the longest input the model gets; generation stops at `end_id`.
     """
     if not len(prompt):
-        raise ValueError("prompt is empty, but the first token must be given. Start with the end token.")
+        raise ValueError("prompt is empty, but a first token is wanted. Start with the end token.")
     device = next(model.parameters()).device
     rng = torch.Generator(device="cpu").manual_seed(seed)
     ids = torch.tensor([list(prompt)], dtype=torch.long, device=device)
@@ -43,6 +44,14 @@ def generate(
     finally:
         model.train(was_training)
     return ids[0].tolist()
+
+
+def complete_text(
+    model: nn.Module, tokenizer: Any, prompt: str, n_tokens: int, **options: Any
+) -> str:
+    """Continue a text as the start of a document; `options` are those of `generate`."""
+    ids = [tokenizer.end_id, *tokenizer.encode(prompt)]
+    return tokenizer.decode(generate(model, ids, n_tokens, end_id=tokenizer.end_id, **options))
 
 
 def _draw(logits: Tensor, temperature: float, top_k: int, rng: torch.Generator) -> Tensor:

@@ -1,0 +1,88 @@
+"""The engine without a notebook: `python -m helpers train` and `python -m helpers runs`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from helpers.errors import HelpersError
+
+
+class Refused(click.ClickException):
+    """A fault of the caller, told in one message."""
+
+    exit_code = 2
+
+
+@click.group()
+def main() -> None:
+    """Train transformers, and look at what was trained."""
+
+
+@main.command()
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="JSON of settings.")
+@click.option("--preset", help="Settings to start from: smoke, quick, small or base.")
+@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Change a setting.")
+def train(config_file: Path | None, preset: str | None, assignments: tuple[str, ...]) -> None:
+    """Train as training.ipynb does, or continue where the run stands.
+
+    Exit status: 0 completed, 2 wrong settings or data, 130 interrupted and saved.
+    """
+    try:
+        summary = _train(config_file, preset, assignments)
+    except HelpersError as error:
+        raise Refused(str(error)) from error
+    click.echo(summary.line())
+    sys.exit(130 if summary.values["status"] == "paused" else 0)
+
+
+@main.command()
+@click.option("--output-dir", default="runs", type=click.Path(path_type=Path), show_default=True)
+def runs(output_dir: Path) -> None:
+    """List the runs on record, oldest first."""
+    from helpers.tracking import ExperimentDB
+
+    path = output_dir / "experiments.db"
+    if not path.exists():
+        raise Refused(f"{path} does not exist, so no run is on record there. Give --output-dir.")
+    with ExperimentDB(path) as db:
+        table = db.runs()
+    columns = [c for c in ("status", "step", "final_loss", "elapsed_s", "run_dir") if c in table]
+    click.echo(table[columns].to_string())
+
+
+def _train(config_file: Path | None, preset: str | None, assignments: tuple[str, ...]):
+    from helpers.config import TrainingConfig, TrainingConfigBuilder, parse_setting
+    from helpers.data import UniversalDataModule, text_baselines
+    from helpers.errors import ConfigError
+    from helpers.models import DecoderConfig, build_decoder
+    from helpers.notebook.report import record_run
+    from helpers.task import TaskSpec
+    from helpers.trainer import Trainer
+
+    if config_file and preset:
+        raise ConfigError(
+            f"--config {config_file} and --preset {preset} were given, but one is the start. "
+            "Leave one of them out."
+        )
+    if config_file:
+        builder = TrainingConfigBuilder.from_config(TrainingConfig.load(config_file))
+    else:
+        builder = TrainingConfigBuilder.from_preset(preset or "quick")
+    config = builder.with_settings(**dict(map(parse_setting, assignments))).build()
+
+    data = UniversalDataModule.from_config(config)
+    model_config = DecoderConfig(data.vocab_size, **config.group("model"))
+    model = build_decoder(model_config, seed=config.seed)
+    trainer = Trainer(model, model_config, config, TaskSpec.causal_lm())
+    result = trainer.train(data.train, data.val)
+    baselines = {}
+    if result.status != "paused":
+        baselines = text_baselines(data.train.documents, data.val.documents)
+    return record_run(result, config, baselines=baselines)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m helpers")
