@@ -406,8 +406,9 @@ class TrainingConfig(BaseModel):
             f"{left}{html.escape(help_of(name))}</td></tr>"
             for name in names
         )
-        head = "<tr><th>setting</th><th>value</th><th>from</th><th>meaning</th></tr>"
-        return f"<table>{head}{rows}</table>" if names else ""
+        titles = ("setting", "value", "from", "meaning")
+        head = "".join(f"<th style='text-align:left'>{title}</th>" for title in titles)
+        return f"<table><tr>{head}</tr>{rows}</table>" if names else ""
 
 
 class TrainingConfigBuilder:

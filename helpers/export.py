@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -38,7 +39,8 @@ def export_model(
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():
+            temporary.unlink()
         raise CheckpointError(
             f"The model could not be written to {path} ({error}). Free some space, or choose "
             "another folder."
@@ -53,9 +55,10 @@ def load_export(path: str | Path) -> dict[str, Any]:
     """
     try:
         content = torch.load(path, weights_only=True, map_location="cpu")
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
+    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
         raise CheckpointError(
-            f"{path} cannot be read as an exported model ({error}). Give the path of a "
+            f"{path} cannot be read as an exported model ({reason}). Give the path of a "
             "final_model.pt."
         ) from error
     wanted = {"model_state_dict", "training_config", "results"}
@@ -72,9 +75,7 @@ def plain(value: Any) -> Any:
 
     Raises: TypeError for a type that has no plain form.
     """
-    if isinstance(value, bool | str | type(None)):
-        return value
-    if isinstance(value, int | float):
+    if type(value) in (bool, int, float, str, type(None)):
         return value
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
@@ -84,6 +85,9 @@ def plain(value: Any) -> Any:
         return plain(value.item())
     if isinstance(value, Path):
         return str(value)
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind(value)
     raise TypeError(f"{type(value).__name__} has no plain form. Convert it first.")
 
 

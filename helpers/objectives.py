@@ -8,15 +8,17 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from helpers.data.collate import IGNORED, Batch
 from helpers.errors import TaskError
-from helpers.task import TaskSpec
+from helpers.task import IGNORED, TaskSpec
+
+if TYPE_CHECKING:
+    from helpers.data.collate import Batch
 
 
 def token_loss_sum(logits: Tensor, labels: Tensor, ignore_index: int = IGNORED) -> Tensor:
@@ -59,6 +61,13 @@ class Objective:
 
     def labels(self, batch: Batch) -> Tensor:
         """Labels of a batch: int64 (B, T)."""
+        labels = self._given_labels(batch)
+        if self.task.ignore_index == IGNORED:
+            return labels
+        # What our own padding put there is ignored under any index.
+        return labels.masked_fill(labels == IGNORED, self.task.ignore_index)
+
+    def _given_labels(self, batch: Batch) -> Tensor:
         if self.task.labels in batch.fields:
             return batch[self.task.labels]
         ids = batch[self.task.inputs[0]]
@@ -103,13 +112,17 @@ class Objective:
         return torch.stack([x.double() for x in (loss, counted.sum(), hits.sum(), n_bytes)])
 
     def metrics_from(self, sums: Tensor) -> dict[str, float]:
-        """Turn added-up `sums` into the metrics of the task; without bytes no bits per byte."""
+        """Turn added-up `sums` into the metrics of the task; without bytes no bits per byte.
+
+        The loss is among them whatever the task says, for a run is judged by it.
+        """
         loss_sum, targets, hits, n_bytes = sums.tolist()
         loss = loss_sum / max(1.0, targets)
         values = {"loss": loss, "perplexity": perplexity(loss), "accuracy": hits / max(1, targets)}
         if n_bytes:
             values["bits_per_byte"] = loss_sum / math.log(2) / n_bytes
-        return {name: values[name] for name in self.task.metrics if name in values}
+        wanted = dict.fromkeys((*self.task.metrics, "loss"))
+        return {name: values[name] for name in wanted if name in values}
 
     def _check_fields(self, batch: Batch) -> None:
         missing = [name for name in self.task.inputs if name not in batch.fields]
@@ -148,25 +161,32 @@ def _keywords(task: TaskSpec, model: nn.Module) -> tuple[str | None, ...]:
 
     Raises: TaskError if forward takes no input, or needs one that the task does not name.
     """
-    parameters = inspect.signature(model.forward).parameters.values()
+    parameters = list(inspect.signature(model.forward).parameters.values())
     by_name = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    by_place = [
+        p.name
+        for p in parameters
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)
+    ]
+    needed = [
+        p.name
+        for p in parameters
+        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters) and set(needed) <= set(task.inputs)
     if all(name in by_name or takes_any for name in task.inputs):
         extra = tuple(n for n in ("attention_mask",) if n in by_name and n not in task.inputs)
         names: tuple[str | None, ...] = (*task.inputs, *extra)
-    elif len(task.inputs) == 1 and (
-        by_name or any(p.kind in (p.VAR_POSITIONAL, p.POSITIONAL_ONLY) for p in parameters)
-    ):
-        names = (None,)
+        given = names
+    elif len(task.inputs) == 1 and by_place:
+        names, given = (None,), (by_place[0],)
     else:
         unknown = [name for name in task.inputs if name not in by_name]
         raise TaskError(
             f"The task gives {list(task.inputs)} to the model, but {type(model).__name__}.forward "
             f"takes {list(by_name)} and not {unknown}. Set TaskSpec.inputs to its names."
         )
-    given = 1 if names == (None,) else 0
-    needed = [p.name for p in list(by_name.values())[given:] if p.default is p.empty]
-    absent = [name for name in needed if name not in names]
+    absent = [name for name in needed if name not in given]
     if absent:
         raise TaskError(
             f"{type(model).__name__}.forward needs {absent}, but the task gives only "

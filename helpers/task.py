@@ -8,6 +8,9 @@ from typing import Any, ClassVar
 
 from helpers.errors import ConfigError
 
+# Label of a position that no loss counts.
+IGNORED = -100
+
 
 @dataclass(frozen=True)
 class TaskSpec:
@@ -21,7 +24,7 @@ class TaskSpec:
     kind: str = "causal_lm"
     inputs: tuple[str, ...] = ("input_ids",)
     labels: str = "labels"
-    ignore_index: int = -100
+    ignore_index: int = IGNORED
     metrics: tuple[str, ...] = ("loss", "perplexity", "accuracy", "bits_per_byte")
 
     KINDS: ClassVar[tuple[str, ...]] = ("causal_lm",)
@@ -52,3 +55,12 @@ class TaskSpec:
             name: list(value) if isinstance(value, tuple) else value
             for name, value in dataclasses.asdict(self).items()
         }
+
+    def _repr_html_(self) -> str:
+        cell = "<td style='text-align:left'>"
+        rows = "".join(
+            f"<tr>{cell}{name}</td>{cell}{', '.join(value) if isinstance(value, list) else value}"
+            "</td></tr>"
+            for name, value in self.to_dict().items()
+        )
+        return f"<table>{rows}</table>"

@@ -13,9 +13,11 @@ from torch import nn
 
 from helpers.config import TrainingConfig
 from helpers.data.packing import Samples, as_samples
+from helpers.engine.agreement import check_agreement
 from helpers.engine.callbacks import Callback, EarlyStopping, RunLog, TextSamples
+from helpers.engine.checkpoint import CheckpointStore
 from helpers.engine.device import DevicePlan, plan_device, prepare_backend
-from helpers.engine.identity import check_identity, plain_config, run_identity
+from helpers.engine.identity import check_identity, run_identity
 from helpers.engine.loop import TrainingLoop
 from helpers.engine.metrics import MetricsTracker
 from helpers.engine.optim import OptimizerFactory
@@ -47,8 +49,7 @@ class Trainer:
 
     >>> result = Trainer(model, model_config, training_config, task).train(train, val)  # doctest: +SKIP
 
-    Raises: ConfigError if settings contradict the model's config; TaskError if the model does not
-    fit the task.
+    Raises: nothing by itself; `plan` and `train` check model, data and settings together.
     """
 
     model: nn.Module
@@ -61,7 +62,6 @@ class Trainer:
     def __post_init__(self) -> None:
         self.training_config = self.training_config or TrainingConfig()
         self.task_spec = self.task_spec or TaskSpec.causal_lm()
-        _check_model_settings(self.training_config, self.config)
         self._compiled: nn.Module | None = None
 
     def plan(self, train_data: Any, val_data: Any = None) -> RunPlan:
@@ -70,6 +70,7 @@ class Trainer:
         Raises: DataError, ConfigError or TaskError for what would stop the run.
         """
         train, val = self._samples(train_data, val_data)
+        check_agreement(self.training_config, self.config, train)
         total_steps = run_length(self.training_config, len(train))
         identity = self._identity(train)
         loop = self._loop(total_steps)
@@ -81,11 +82,13 @@ class Trainer:
         An interrupt finishes the step, saves, and returns a result with the status paused; calling
         again continues. A run that is complete returns its result, with the weights loaded.
 
-        Raises: DataError, ConfigError, TaskError or RunFolderError before the first step;
+        Raises: DataError, ConfigError, TaskError or RunFolderError before the first step, also if
+        settings contradict what model and data were built with;
         CheckpointError if the run exists with other settings; DivergedError if the loss does.
         """
         train, val = self._samples(train_data, val_data)
         config = self.training_config
+        unread = check_agreement(config, self.config, train)
         total_steps = run_length(config, len(train))
         identity = self._identity(train)
         folder = self._folder(identity)
@@ -98,9 +101,13 @@ class Trainer:
             restore_run(run, loop)
             known = read_result(run)
             if known is not None:
+                if not folder.model_file.exists():
+                    self.export(known)
                 return known
             if db is not None:
                 _record_start(db, run, identity)
+            if unread:
+                run.tell("not read", f"neither model nor data reads {', '.join(unread)}")
             return self._finish(run, loop, train, val, db)
 
     def evaluate(self, data: Any, n_sequences: int = 0) -> dict[str, float]:
@@ -133,12 +140,13 @@ class Trainer:
         status, final = "failed", {}
         try:
             run.emit("on_start")
-            status = loop.run(run, train, val, lambda r: save_run(r, loop))
+            outcome = loop.run(run, train, val, lambda r: save_run(r, loop))
             save_run(run, loop)
-            if val is not None and status != "paused":
+            if val is not None and outcome != "paused":
                 final = loop.evaluate(val)
-            result = make_result(run, status, final)
+            result = make_result(run, outcome, final)
             write_result(run.folder, result)
+            status = outcome
         finally:
             run.emit("on_end", status)
             if db is not None:
@@ -164,13 +172,13 @@ class Trainer:
         config, name = self.training_config, identity["run_id"]
         if config.resume == "never":
             name = free_name(config.output_dir, name)
-        folder = RunFolder(Path(config.output_dir) / name)
-        if config.resume == "must" and not folder.checkpoints.steps():
+        path = Path(config.output_dir).expanduser() / name
+        if config.resume == "must" and not CheckpointStore(path / "checkpoints").steps():
             raise CheckpointError(
-                f"resume is 'must', but {folder.path} has no checkpoint to continue from. "
+                f"resume is 'must', but {path} has no checkpoint to continue from. "
                 "Check output_dir and run_name, or set resume='auto'."
             )
-        return folder
+        return RunFolder(path)
 
     def _loop(self, total_steps: int) -> TrainingLoop:
         """Put the model on its device and build everything that updates it."""
@@ -264,16 +272,3 @@ def _record_start(db: ExperimentDB, run: Run, identity: dict[str, Any]) -> None:
 def _record_end(db: ExperimentDB, run: Run, status: str, final: dict[str, float]) -> None:
     results = {**run.state.to_dict(), "elapsed_s": run.tracker.elapsed_s}
     db.finish_run(run.run_id, status, results | {f"final_{k}": v for k, v in final.items()})
-
-
-def _check_model_settings(config: TrainingConfig, model_config: Any) -> None:
-    """Refuse settings of the group model that the user gave and that the model does not have."""
-    values = plain_config(model_config)
-    if not isinstance(values, dict):
-        return
-    for name, value in config.group("model").items():
-        if config.origin(name) == "user" and name in values and values[name] != value:
-            raise ConfigError(
-                f"{name} is {value!r} in the training config, but the model was built with "
-                f"{values[name]!r}. Build the model from config.group('model'), or leave {name} out."
-            )

@@ -89,7 +89,7 @@ def targets(node: ast.Import | ast.ImportFrom, path: Path) -> list[str]:
         package = path.relative_to(ROOT).parts[: -node.level]
         base = ".".join([*package, *filter(None, [base])])
     names = [f"{base}.{alias.name}" for alias in node.names]
-    return [name if is_module(name) else base for name in names]
+    return sorted({name if is_module(name) else base for name in names})
 
 
 def is_module(name: str) -> bool:

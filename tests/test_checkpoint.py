@@ -2,9 +2,11 @@
 
 import json
 import os
+import pickletools
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -236,7 +238,7 @@ def test_if_all_are_damaged_it_is_said_and_all_are_kept_aside(store):
     for step in store.steps():
         flip(store.path(step) / "state.json", 0.5)
 
-    with pytest.raises(CheckpointError, match="All 3 checkpoints .* are damaged"):
+    with pytest.raises(CheckpointError, match=r"All 3 checkpoints .* are damaged"):
         store.load_latest()
     assert len(names_in(store.folder.parent / "quarantine")) == 3
 
@@ -331,11 +333,10 @@ def test_a_removal_that_was_cut_short_does_not_stop_the_next_one(store):
 
 def test_nothing_in_a_checkpoint_is_pickled(store):
     for path in store.path(3).iterdir():
-        content = path.read_bytes()
-
         assert path.suffix in (".json", ".safetensors")
-        assert not content.startswith((b"\x80", b"PK"))
-        assert b"ctorch" not in content
+        assert not zipfile.is_zipfile(path)
+        with pytest.raises(ValueError, match="opcode"):
+            list(pickletools.genops(path.read_bytes()))
 
 
 def test_a_sound_checkpoint_verifies_wherever_its_run_is_moved(store, tmp_path):

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from helpers.errors import DataError
-
-IGNORED = -100
+from helpers.task import IGNORED
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,17 +25,22 @@ class DataSplit(PackedTokens):
     """One split: its sequences for the trainer, its documents for baselines, its tokenizer."""
 
     def __init__(
-        self, name: str, store: TokenStore, documents: Sequence[Document], sequence_length: int
+        self,
+        name: str,
+        store: TokenStore,
+        documents: Sequence[Document],
+        settings: dict[str, Any],
     ) -> None:
         super().__init__(
             store.path(name),
-            sequence_length,
+            settings["sequence_length"],
             dtype=store.dtype,
             token_bytes=store.tokenizer.token_bytes(),
             keep_tail=name != "train",
             name=f"The {'training' if name == 'train' else 'validation'} text",
         )
         self.name, self.documents, self.tokenizer = name, documents, store.tokenizer
+        self.settings = settings
         self.fingerprint = f"{store.key}-{name}"
 
     @property
@@ -72,8 +77,15 @@ class UniversalDataModule:
             vocab_size=vocab_size,
             cache_dir=cache_dir,
         )
-        self.train = DataSplit("train", self._store, train, sequence_length)
-        self.val = DataSplit("val", self._store, val, sequence_length)
+        settings = {
+            "source": str(self.source),
+            "val_fraction": val_fraction,
+            "tokenizer": tokenizer,
+            "vocab_size": vocab_size,
+            "sequence_length": sequence_length,
+        }
+        self.train = DataSplit("train", self._store, train, settings)
+        self.val = DataSplit("val", self._store, val, settings)
         self.sequence_length = sequence_length
 
     @classmethod
@@ -150,7 +162,10 @@ class BatchPreview:
             f"<td><code>{html.escape(repr(y))}</code></td></tr>"
             for x, y in self.pairs
         )
-        texts = "".join(f"<pre>{html.escape(text)}</pre>" for text in self.texts)
+        texts = "".join(
+            f"<pre style='font-family:monospace;padding:6px;background:#8881'>{html.escape(t)}</pre>"
+            for t in self.texts
+        )
         return (
             f"<table><tr><th>field</th><th>shape</th><th>type</th></tr>{shapes}</table>"
             f"<table><tr><th>token</th><th>the one to predict</th></tr>{pairs}</table>{texts}"

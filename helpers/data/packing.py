@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from helpers.data.collate import IGNORED, Batch, collate
+from helpers.data.collate import Batch, collate
 from helpers.errors import DataError
+from helpers.task import IGNORED
 
 
 class Samples(Protocol):
@@ -43,6 +44,7 @@ class PackedTokens:
         from_file = isinstance(tokens, str | Path)
         self.tokens = np.memmap(tokens, dtype, mode="r") if from_file else tokens
         self.sequence_length = sequence_length
+        self.settings: dict[str, Any] = {"sequence_length": sequence_length}
         self.token_bytes = None if token_bytes is None else torch.from_numpy(token_bytes)
         n_targets = len(self.tokens) - 1
         full, rest = divmod(n_targets, sequence_length)

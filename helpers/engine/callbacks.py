@@ -6,6 +6,7 @@ A callback overrides the methods it needs. What it must remember across a resume
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from helpers.models.generate import complete_text
@@ -50,12 +51,11 @@ class EarlyStopping(Callback):
 
     def __init__(self, patience: int, min_delta: float = 0.0) -> None:
         self.patience, self.min_delta = patience, min_delta
-        self.best: float | None = None
-        self.waited = 0
+        self.best, self.waited = math.inf, 0
 
     def on_evaluate(self, run: Run, row: dict[str, Any]) -> None:
         loss = row["val/loss"]
-        if self.best is None or loss < self.best - self.min_delta:
+        if loss < self.best - self.min_delta:
             self.best, self.waited = loss, 0
             return
         self.waited += 1

@@ -52,7 +52,9 @@ class CheckpointStore:
     folder: Path
     notes: list[str] = field(default_factory=list)
 
-    def save(self, snapshot: Snapshot, *, keep: int, protected: Iterable[int] = ()) -> CheckpointInfo:
+    def save(
+        self, snapshot: Snapshot, *, keep: int, protected: Iterable[int] = ()
+    ) -> CheckpointInfo:
         """Write a checkpoint, and when it is durable remove the oldest ones beyond `keep`.
 
         Steps in `protected` are never removed. Saving a step that is there already does nothing.
@@ -143,6 +145,7 @@ class CheckpointStore:
         steps = self.steps()
         for step in set(steps[:-keep]) - protected:
             doomed = self.folder / f".del-{step}"
+            shutil.rmtree(doomed, ignore_errors=True)
             self.path(step).rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)
 
@@ -171,17 +174,21 @@ def verify(path: Path) -> None:
             raise CheckpointError(f"{path} is damaged: its manifest is not as it was written.")
         present = {p.name for p in path.iterdir()} - {MANIFEST}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged: its manifest cannot be read ({error}).") from error
+        raise CheckpointError(
+            f"{path} is damaged: its manifest cannot be read ({error})."
+        ) from error
+    if path.name != _name(manifest["step"]):
+        raise CheckpointError(f"{path} is damaged: it holds step {manifest['step']}.")
     if present != set(files):
         odd = sorted(present ^ set(files))
         raise CheckpointError(f"{path} is damaged: {odd} are missing or do not belong there.")
     for name, wanted in files.items():
-        if (path / name).stat().st_size != wanted["bytes"] or _sha256(path / name) != wanted["sha256"]:
+        if not _is_as_written(path / name, wanted):
             raise CheckpointError(f"{path} is damaged: {name} is not as it was written.")
 
 
 def model_tensors(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Parameters and buffers for a file, and for each that is shared the name it is stored under."""
+    """Parameters and buffers for a file, and the name that each shared one is stored under."""
     tensors, aliases, stored = {}, {}, {}
     for name, tensor in model.state_dict().items():
         key = (tensor.data_ptr(), tensor.shape, tensor.stride()) if tensor.numel() else (name,)
@@ -228,8 +235,7 @@ def write_json(path: Path, content: Any) -> None:
 def _write(folder: Path, snapshot: Snapshot) -> None:
     folder.mkdir()
     for section, tensors in snapshot.sections.items():
-        on_cpu = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-        save_file(on_cpu, folder / f"{section}.safetensors")
+        save_file(_apart(tensors), folder / f"{section}.safetensors")
     (folder / STATE).write_text(json.dumps(snapshot.state), encoding="utf-8")
     files = {}
     for path in sorted(folder.iterdir()):
@@ -240,6 +246,17 @@ def _write(folder: Path, snapshot: Snapshot) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     _sync_file(folder / MANIFEST)
     _sync_folder(folder)
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors on the CPU, each whole and in memory of its own, as safetensors wants them."""
+    apart, seen = {}, set()
+    for name, tensor in tensors.items():
+        on_cpu = tensor.detach().cpu().contiguous()
+        storage = on_cpu.untyped_storage().data_ptr()
+        apart[name] = on_cpu.clone() if storage in seen else on_cpu
+        seen.add(storage)
+    return apart
 
 
 def _seal(manifest: dict[str, Any]) -> str:
@@ -261,6 +278,14 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _is_as_written(path: Path, wanted: dict[str, Any]) -> bool:
+    """Compare size and hash with the manifest; a file that cannot be read differs."""
+    try:
+        return path.stat().st_size == wanted["bytes"] and _sha256(path) == wanted["sha256"]
+    except OSError:
+        return False
+
+
 def _sync_file(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
@@ -272,5 +297,3 @@ def _sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-

@@ -73,11 +73,12 @@ class RunPlan:
         return "\n".join(f"{what:<10} {much:<22} {how}" for what, much, how in self.rows())
 
     def _repr_html_(self) -> str:
+        left = "<td style='text-align:left'>"
         rows = "".join(
-            f"<tr><td>{what}</td><td><b>{much}</b></td><td style='text-align:left'>{how}</td></tr>"
+            f"<tr>{left}{what}</td>{left}<b>{much}</b></td>{left}{how}</td></tr>"
             for what, much, how in self.rows()
         )
-        return f"<table><tr><th></th><th>plan</th><th>how it comes about</th></tr>{rows}</table>"
+        return f"<table>{rows}</table>"
 
 
 def run_length(config: TrainingConfig, n_samples: int) -> int:

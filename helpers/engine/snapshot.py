@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from helpers.engine.callbacks import Callback
 from helpers.engine.checkpoint import Snapshot, load_model_tensors, model_tensors
 from helpers.engine.random_state import capture_random_state, restore_random_state
 from helpers.engine.run import Run, RunState
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
     from helpers.engine.loop import TrainingLoop
 
 SECTIONS = {"model", "optimizer", "random"}
-VALUES = {"run", "aliases", "random", "scaler", "callbacks", "elapsed_s", "samples", "plan"}
+VALUES = {"run", "early_reason", "aliases", "random", "scaler", "callbacks", "samples", "plan"}
+VALUES |= {"elapsed_s"}
 
 
 def save_run(run: Run, loop: TrainingLoop) -> None:
@@ -42,10 +44,11 @@ def take_snapshot(run: Run, loop: TrainingLoop) -> Snapshot:
         },
         state={
             "run": run.state.to_dict(),
+            "early_reason": run.early_reason,
             "aliases": aliases,
             "random": random_values,
             "scaler": None if loop.scaler is None else loop.scaler.state_dict(),
-            "callbacks": _callback_states(run),
+            "callbacks": {name: c.state_dict() for name, c in _with_memory(run).items()},
             "elapsed_s": run.tracker.elapsed_s,
             "samples": run.samples,
             "plan": loop.plan.to_dict(),
@@ -79,7 +82,7 @@ def restore_run(run: Run, loop: TrainingLoop) -> None:
     if loop.scaler is not None:
         loop.scaler.load_state_dict(state["scaler"])
     _restore_callbacks(run, state["callbacks"])
-    run.state = RunState(**state["run"])
+    run.state, run.early_reason = RunState(**state["run"]), state["early_reason"]
     run.samples[:] = [tuple(sample) for sample in state["samples"]]
     run.resumed_from = snapshot.step
     run.tracker.restore(snapshot.step, state["elapsed_s"])
@@ -96,18 +99,23 @@ def _check_parts(snapshot: Snapshot) -> None:
             )
 
 
-def _callback_states(run: Run) -> dict[str, Any]:
-    """States by the class of each callback; those without one are left out."""
-    states = [(type(c).__name__, c.state_dict()) for c in run.callbacks]
-    return {name: state for name, state in states if state}
+def _with_memory(run: Run) -> dict[str, Callback]:
+    """Callbacks that have a state, by class; a second one of a class is numbered."""
+    named: dict[str, Callback] = {}
+    for callback in run.callbacks:
+        if type(callback).state_dict is not Callback.state_dict:
+            name = type(callback).__name__
+            n_before = sum(key.partition(" ")[0] == name for key in named)
+            named[f"{name} {n_before + 1}" if n_before else name] = callback
+    return named
 
 
 def _restore_callbacks(run: Run, states: dict[str, Any]) -> None:
-    own = {type(c).__name__: c for c in run.callbacks if c.state_dict()}
+    own = _with_memory(run)
     if own.keys() != states.keys():
         raise CheckpointError(
-            f"The checkpoint holds the state of the callbacks {sorted(states)}, but the trainer has "
-            f"{sorted(own)}. Give the same callbacks as before."
+            f"The checkpoint holds the state of the callbacks {sorted(states)}, but the trainer "
+            f"has {sorted(own)}. Give the same callbacks as before."
         )
     for name, callback in own.items():
         callback.load_state_dict(states[name])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -35,8 +35,7 @@ def generate(
     model.eval()
     try:
         for _ in range(n_tokens):
-            output = model(ids[:, -context:])
-            logits = getattr(output, "logits", output)[0, -1].float().cpu()
+            logits = _logits_of(model(ids[:, -context:]))[0, -1].float().cpu()
             next_id = _draw(logits, temperature, top_k, rng)
             ids = torch.cat((ids, next_id.to(device).view(1, 1)), dim=1)
             if end_id is not None and int(next_id) == end_id:
@@ -52,6 +51,15 @@ def complete_text(
     """Continue a text as the start of a document; `options` are those of `generate`."""
     ids = [tokenizer.end_id, *tokenizer.encode(prompt)]
     return tokenizer.decode(generate(model, ids, n_tokens, end_id=tokenizer.end_id, **options))
+
+
+def _logits_of(output: Any) -> Tensor:
+    """The logits in a tensor, a mapping, a tuple that starts with them, or an object."""
+    if isinstance(output, Mapping):
+        return output["logits"]
+    if isinstance(output, tuple | list):
+        return output[0]
+    return getattr(output, "logits", output)
 
 
 def _draw(logits: Tensor, temperature: float, top_k: int, rng: torch.Generator) -> Tensor:

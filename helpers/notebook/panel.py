@@ -25,6 +25,8 @@ MIN_REFRESH_S = 0.5
 LINE_EVERY_S = 5.0
 MAX_POINTS = 240
 MAX_SAMPLE_CHARACTERS = 400
+# A loss beyond belongs to a run that diverges; drawn, it would flatten all others.
+MAX_LOSS = 1e6
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 220, 52, 36, 10
 TRAIN_COLOR, VAL_COLOR = "#4c8eda", "#e07b39"
 
@@ -85,6 +87,7 @@ class HtmlPanel(Callback):
 
     status: str = "training"
     _notes: list[str] = field(default_factory=list)
+    _saved: str = ""
     _handle: Any = None
     _shown_at: float = 0.0
 
@@ -100,7 +103,7 @@ class HtmlPanel(Callback):
         self._show(run)
 
     def on_checkpoint(self, run: Run, info: CheckpointInfo) -> None:
-        self._note(run, f"checkpoint of {info.n_bytes / 2**20:.1f} MiB")
+        self._saved = f"step {info.step:,}: checkpoint of {info.n_bytes / 2**20:.1f} MiB is durable"
 
     def on_event(self, run: Run, kind: str, message: str) -> None:
         self._note(run, f"{kind}: {message}")
@@ -124,7 +127,7 @@ class HtmlPanel(Callback):
             status=self.status,
             total_steps=run.total_steps,
             rows=run.tracker.rows,
-            notes=self._notes,
+            notes=[*self._notes, *filter(None, [self._saved])],
             sample=run.samples[-1][1] if run.samples else "",
             best=None if state.best_step is None else (state.best_step, state.best_loss),
         )
@@ -218,7 +221,8 @@ def render(view: PanelView) -> str:
         text = html.escape(view.sample[:MAX_SAMPLE_CHARACTERS])
         parts.append(
             "<div style='opacity:.7'>sample at the last validation</div><pre style='margin:2px 0 "
-            f"6px;padding:6px;background:#8881;white-space:pre-wrap'>{text}</pre>"
+            "6px;padding:6px;background:#8881;white-space:pre-wrap;font-family:monospace'>"
+            f"{text}</pre>"
         )
     parts += [f"<div style='opacity:.7'>{html.escape(note)}</div>" for note in view.notes]
     return "".join([*parts, "</div>"])
@@ -251,14 +255,15 @@ def _figures(view: PanelView, train: list[dict], val: list[dict]) -> str:
 
 def chart(train: list[dict], val: list[dict], total_steps: int) -> str:
     """Both losses over steps as an SVG with axes and units; nothing before the first loss."""
-    points = [(r["step"], r["train/loss"]) for r in train if math.isfinite(r["train/loss"])]
-    marks = [(r["step"], r["val/loss"]) for r in val if math.isfinite(r["val/loss"])]
+    points = [(r["step"], r["train/loss"]) for r in train if abs(r["train/loss"]) < MAX_LOSS]
+    marks = [(r["step"], r["val/loss"]) for r in val if abs(r["val/loss"]) < MAX_LOSS]
     if not points:
         return ""
     points, marks = _thinned(points), _thinned(marks)
     losses = [loss for _, loss in points + marks]
     low, high = min(losses), max(losses)
-    low, high = (low - 0.05 * (high - low), high) if high > low else (low - 0.5, high + 0.5)
+    is_flat = high - low < 1e-6 * max(1, abs(high))
+    low, high = (low - 0.5, high + 0.5) if is_flat else (low - 0.05 * (high - low), high)
 
     def x(step: float) -> float:
         return LEFT + (WIDTH - LEFT - 10) * step / max(1, total_steps)
@@ -307,7 +312,7 @@ def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
 
 def _ticks(low: float, high: float) -> list[float]:
     """About five round numbers between two bounds."""
-    raw = (high - low) / 5
+    raw = (high - low) / 6
     power = 10 ** math.floor(math.log10(raw))
     size = next(m * power for m in (1, 2, 5, 10) if m * power >= raw)
     first = math.ceil(low / size)

@@ -1,0 +1,35 @@
+# make train: set up, run the main job. make test: set up, pass all tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: setup train test check smoke bench clean
+
+setup: $(READY)
+
+$(READY): requirements.txt constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python " + sys.version.split()[0] + " was found, but 3.11 or later is needed. Run: make PYTHON=python3.12 ...")'
+	@echo "Setting up $(VENV): a few minutes the first time."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt -c constraints.txt
+	@touch $(READY)
+
+train: setup
+	@$(BIN)/python -m tools run training.ipynb
+
+test: setup
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+check: setup
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check .
+
+smoke: setup
+	@$(BIN)/python -m tools smoke
+
+bench: setup
+	@$(BIN)/python benchmarks/bench_trainer.py
+
+clean:
+	rm -rf $(VENV) runs
