@@ -122,9 +122,7 @@ def work(peer: str, size: str, started: float) -> None:
         run(job)
     warm = job.steps // 4
     gaps = [b - a for a, b in zip(job.stamps[warm:-1], job.stamps[warm + 1 :], strict=True)]
-    print(
-        json.dumps({"first": job.stamps[1] - started, "gaps": gaps, "loss": job.logs[-1][1]})
-    )
+    print(json.dumps({"first": job.stamps[1] - started, "gaps": gaps, "loss": job.logs[-1][1]}))
 
 
 def measure(peer: str, size: str) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-LR, MIN_LR, WEIGHT_DECAY, BETAS, CLIP, WARMUP_FRACTION, SEED = 3e-3, 3e-4, 0.1, (0.9, 0.95), 1.0, 0.1, 1234  # fmt: skip
+LR, MIN_LR, WEIGHT_DECAY, BETAS, CLIP = 3e-3, 3e-4, 0.1, (0.9, 0.95), 1.0
+WARMUP_FRACTION, SEED = 0.1, 1234
 
 
 def run(job: Any) -> None:

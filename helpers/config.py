@@ -36,7 +36,7 @@ def setting(
     only_if: Mapping[str, tuple] | None = None,
     **bounds: Any,
 ) -> Any:
-    """Describe one setting; `only_if` names the values of another setting under which it is read."""
+    """Describe one setting; `only_if` names values of another setting under which it is read."""
     extra = {"group": group, "role": role, "unit": unit, "only_if": dict(only_if or {})}
     return Field(default, description=help, json_schema_extra=extra, **bounds)
 
@@ -44,7 +44,7 @@ def setting(
 class TrainingConfig(BaseModel):
     """Everything a run depends on besides its data, model and task.
 
-    Raises: ConfigError, naming all faults at once; an unknown name comes with the nearest known one.
+    Raises: ConfigError with all faults at once; an unknown name comes with the nearest known one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -112,9 +112,7 @@ class TrainingConfig(BaseModel):
         ge=0,
         le=100_000,
     )
-    seed: int = setting(
-        42, "Seed of weights, data order and dropout.", "training", ge=0, lt=2**32
-    )
+    seed: int = setting(42, "Seed of weights, data order and dropout.", "training", ge=0, lt=2**32)
     eval_every: int = setting(
         100,
         "Validate every so many steps; 0 validates at the end only.",
@@ -160,7 +158,7 @@ class TrainingConfig(BaseModel):
         le=100,
     )
     weight_decay: float = setting(
-        0.1, "Decoupled decay of matrices; vectors and embeddings have none.", "optimizer", ge=0, le=10
+        0.1, "Decoupled decay of hidden matrices; the rest has none.", "optimizer", ge=0, le=10
     )
     beta1: float = setting(0.9, "AdamW's decay of the first moment.", "optimizer", ge=0, lt=1)
     beta2: float = setting(0.95, "AdamW's decay of the second moment.", "optimizer", ge=0, lt=1)
@@ -232,7 +230,7 @@ class TrainingConfig(BaseModel):
         "auto", "torch.compile; auto is on where it pays.", "hardware", role="runtime"
     )
     threads: int = setting(
-        0, "CPU threads of torch; 0 leaves torch's choice.", "hardware", role="runtime", ge=0, le=1024
+        0, "CPU threads; 0 leaves torch's choice.", "hardware", role="runtime", ge=0, le=1024
     )
     deterministic: bool = setting(
         False,
@@ -394,9 +392,7 @@ class TrainingConfig(BaseModel):
         chosen = [name for name in names if self.origin(name) != "default"]
         rest = [name for name in names if name not in chosen]
         summary = f"{len(rest)} settings at their defaults"
-        return (
-            f"{self._table(chosen)}<details><summary>{summary}</summary>{self._table(rest)}</details>"
-        )
+        return f"{self._table(chosen)}<details><summary>{summary}</summary>{self._table(rest)}</details>"
 
     def _table(self, names: list[str]) -> str:
         left = "<td style='text-align:left'>"
@@ -688,12 +684,15 @@ def _contradictions(values: Mapping[str, Any], given: set[str], wrong: set) -> I
                 f"d_model is {width} and n_heads is {heads}, but every head needs an even, whole "
                 f"width. Try n_heads = {_heads_for(width)}."
             )
-    if have("warmup_fraction", "decay_fraction", "scheduler") and known["scheduler"] == "wsd":
-        if known["warmup_fraction"] + known["decay_fraction"] > 1:
-            yield (
-                f"warmup_fraction is {known['warmup_fraction']} and decay_fraction is "
-                f"{known['decay_fraction']}, but together they are at most 1. Lower one of them."
-            )
+    if (
+        have("warmup_fraction", "decay_fraction", "scheduler")
+        and known["scheduler"] == "wsd"
+        and known["warmup_fraction"] + known["decay_fraction"] > 1
+    ):
+        yield (
+            f"warmup_fraction is {known['warmup_fraction']} and decay_fraction is "
+            f"{known['decay_fraction']}, but together they are at most 1. Lower one of them."
+        )
     if have("micro_batch_size", "batch_size") and known["micro_batch_size"] > known["batch_size"]:
         yield (
             f"micro_batch_size is {known['micro_batch_size']}, but it is a part of batch_size = "

@@ -1,4 +1,4 @@
-"""The trained model as a file for others: weights, settings and results, without pickled classes."""
+"""The trained model as a file for others: weights, settings and results as plain types."""
 
 from __future__ import annotations
 
@@ -89,5 +89,3 @@ def plain(value: Any) -> Any:
         if isinstance(value, kind):
             return kind(value)
     raise TypeError(f"{type(value).__name__} has no plain form. Convert it first.")
-
-

@@ -33,7 +33,7 @@ class TaskSpec:
     def __post_init__(self) -> None:
         if self.kind not in self.KINDS:
             raise ConfigError(
-                f"kind is {self.kind!r}, but the tasks are {', '.join(self.KINDS)}. Use one of them."
+                f"kind is {self.kind!r}, but the tasks are {', '.join(self.KINDS)}. Use one."
             )
         unknown = [name for name in self.metrics if name not in self.METRICS]
         if unknown:

@@ -44,10 +44,8 @@ class Trainer:
     """Train a model; `train` starts a run or continues it where it stands.
 
     `config` is the model's own configuration, kept with the run. A run lives in the folder
-    `<output_dir>/<run_name>`; without a run_name its name comes from all that identifies it, so that
-    the same settings on the same data find their run again.
-
-    >>> result = Trainer(model, model_config, training_config, task).train(train, val)  # doctest: +SKIP
+    `<output_dir>/<run_name>`; without a run_name its name comes from all that identifies it, so
+    that the same settings on the same data find their run again.
 
     Raises: nothing by itself; `plan` and `train` check model, data and settings together.
     """

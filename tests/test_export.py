@@ -175,7 +175,9 @@ def test_a_full_disk_leaves_the_old_file_and_no_trace(tmp_path, tiny_model, tiny
         pytest.param(lambda path: path.write_bytes(b""), id="empty"),
         pytest.param(lambda path: path.write_bytes(b"not a model"), id="text"),
         pytest.param(lambda path: os.truncate(path, 3000), id="truncated"),
-        pytest.param(lambda path: path.write_bytes(pickle.dumps({1, 2})), id="a pickle"),
+        pytest.param(
+            lambda path: path.write_bytes(pickle.dumps({1, 2}, protocol=2)), id="a pickle"
+        ),
         pytest.param(lambda path: torch.save({"a": torch.ones(1)}, path), id="other keys"),
         pytest.param(lambda path: torch.save([1, 2], path), id="a list"),
         pytest.param(lambda path: torch.save({"a": Path("x")}, path), id="an object"),

@@ -240,6 +240,7 @@ def test_a_run_goes_on_with_smaller_micro_batches_to_nearly_the_same_weights(mak
 
 
 def test_a_run_goes_on_in_its_own_number_format_only(make_trainer, data):
+    """A machine on which auto means another format must not mix the two."""
     make_trainer(run_name="r", callbacks=[Pause([5])]).train(data.train)
     file = RunFolder(make_trainer(run_name="r").training_config.output_dir + "/r").run_file
     file.write_text(file.read_text().replace('"precision": "auto"', '"precision": "bf16"'))

@@ -1,4 +1,4 @@
-"""Text to batches: source -> tokenizer -> store -> order -> collate, joined by UniversalDataModule."""
+"""Text to batches: source, tokenizer, store, order, packing, joined by UniversalDataModule."""
 
 from helpers.data.baselines import compression_baselines, ngram_baselines, text_baselines
 from helpers.data.collate import Batch, collate

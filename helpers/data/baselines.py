@@ -59,9 +59,7 @@ def ngram_baselines(
     return bits
 
 
-def _interpolate(
-    seen: np.ndarray, text: np.ndarray, order: int, shorter: np.ndarray
-) -> np.ndarray:
+def _interpolate(seen: np.ndarray, text: np.ndarray, order: int, shorter: np.ndarray) -> np.ndarray:
     """Mix the estimate of one order with that of the next shorter one, at each byte of text."""
     grams, counts = np.unique(_keys(seen, order), return_counts=True)
     contexts, first = np.unique(grams >> np.uint64(8), return_index=True)

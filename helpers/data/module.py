@@ -14,6 +14,7 @@ from helpers.data.order import SampleOrder
 from helpers.data.packing import PackedTokens
 from helpers.data.source import Document, read_documents, split_documents
 from helpers.data.store import TokenStore, open_store
+from helpers.data.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,7 +95,7 @@ class UniversalDataModule:
         return cls(**config.group("data"))
 
     @property
-    def tokenizer(self):  # noqa: ANN201 - one of two classes, see helpers.data.tokenizer
+    def tokenizer(self) -> Tokenizer:
         """The tokenizer of both splits."""
         return self._store.tokenizer
 
@@ -163,7 +164,8 @@ class BatchPreview:
             for x, y in self.pairs
         )
         texts = "".join(
-            f"<pre style='font-family:monospace;padding:6px;background:#8881'>{html.escape(t)}</pre>"
+            "<pre style='font-family:monospace;padding:6px;background:#8881'>"
+            f"{html.escape(t)}</pre>"
             for t in self.texts
         )
         return (

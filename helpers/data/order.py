@@ -42,7 +42,7 @@ class SampleOrder:
             x[outside] = self._permute(x[outside], keys)
 
     def take(self, start: int, count: int) -> np.ndarray:
-        """Samples `start` to `start + count` of the stream, across epochs: int64, shape (count,)."""
+        """Samples `start` to `start + count` of the stream, across epochs: int64 (count,)."""
         offset = start - self._block_start
         if offset < 0 or offset + count > len(self._block):
             self._block_start, offset = start, 0

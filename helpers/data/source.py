@@ -41,9 +41,7 @@ class Document:
         start, stop = self.span
         halves = (start, start + character), (start + character, stop)
         return tuple(
-            dataclasses.replace(
-                self, digest=_digest(part), n_bytes=len(part.encode()), span=span
-            )
+            dataclasses.replace(self, digest=_digest(part), n_bytes=len(part.encode()), span=span)
             for part, span in zip((text[:character], text[character:]), halves, strict=True)
         )
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from helpers.data.source import Document
 from helpers.data.tokenizer import (
-    ByteTokenizer,
     BPETokenizer,
+    ByteTokenizer,
     Tokenizer,
     id_dtype,
     pieces_of,
@@ -80,9 +80,7 @@ def open_store(
     return TokenStore(folder, read_tokenizer(folder / "tokenizer.json"), key)
 
 
-def _build(
-    folder: Path, splits: dict[str, Sequence[Document]], kind: str, vocab_size: int
-) -> None:
+def _build(folder: Path, splits: dict[str, Sequence[Document]], kind: str, vocab_size: int) -> None:
     tokenizer: Tokenizer = ByteTokenizer()
     if kind == "bpe":
         pieces = (piece for document in splits["train"] for piece in pieces_of(document.text))

@@ -1,4 +1,4 @@
-"""What may happen beside the loop: a callback is told of logs, validations, checkpoints and the end.
+"""What may happen beside the loop: callbacks are told of logs, validations and checkpoints.
 
 A callback overrides the methods it needs. What it must remember across a resume it returns from
 `state_dict`.

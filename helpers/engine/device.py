@@ -104,15 +104,15 @@ def _device(wanted: str) -> tuple[torch.device, str]:
         if wanted == "auto":
             return torch.device("cpu"), "torch sees no GPU"
         raise ConfigError(
-            f"device is {wanted!r}, but torch sees no GPU. In Colab choose Runtime > Change runtime "
-            "type > T4 GPU, or set device to 'auto'."
+            f"device is {wanted!r}, but torch sees no GPU. In Colab choose Runtime > Change "
+            "runtime type > T4 GPU, or set device to 'auto'."
         )
     index = torch.device(wanted).index if wanted != "auto" else 0
     index = index or 0
     if index >= torch.cuda.device_count():
         raise ConfigError(
-            f"device is {wanted!r}, but there are {torch.cuda.device_count()} GPUs, counted from 0. "
-            "Choose one of them."
+            f"device is {wanted!r}, but there are {torch.cuda.device_count()} GPUs, counted from "
+            "0. Choose one of them."
         )
     name = torch.cuda.get_device_name(index)
     idle = torch.cuda.device_count() - 1

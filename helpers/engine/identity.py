@@ -1,4 +1,4 @@
-"""What makes a run this run: settings, data, model and task, and the name that follows from them."""
+"""What makes a run this run: settings, data, model and task, and the name they give it."""
 
 from __future__ import annotations
 

@@ -231,8 +231,8 @@ def check_same_tensors(what: str, own: dict[str, Tensor], loaded: dict[str, Tens
     if missing or unknown or wrong:
         raise CheckpointError(
             f"The {what} of the checkpoint lacks {missing[:3]}, has {unknown[:3]} too many, and "
-            f"{sorted(wrong)[:3]} in another shape ({len(missing)}, {len(unknown)}, {len(wrong)} in "
-            "all), but it must fit exactly. Build the model as it was, or start a new run."
+            f"{sorted(wrong)[:3]} in another shape ({len(missing)}, {len(unknown)}, {len(wrong)} "
+            "in all), but it must fit exactly. Build the model as it was, or start a new run."
         )
 
 

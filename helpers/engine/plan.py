@@ -175,9 +175,7 @@ def _activations_mib(loop: TrainingLoop, batch: Batch) -> float:
     return sum(kept.values()) / 2**20
 
 
-def _validation_s(
-    config: TrainingConfig, val: Samples | None, steps: int, step_s: float
-) -> float:
+def _validation_s(config: TrainingConfig, val: Samples | None, steps: int, step_s: float) -> float:
     """Seconds of all validations, a sequence taken at a third of its cost in training."""
     if val is None:
         return 0.0

@@ -77,7 +77,8 @@ class TrainingResult:
         if "bits_per_byte" in self.final_metrics:
             rows.append(("bits per byte", f"{self.final_metrics['bits_per_byte']:.4f}"))
         if self.best_loss is not None:
-            rows.append(("best validation", f"{self.best_loss:.4f} nats at step {self.best_step:,}"))
+            best = f"{self.best_loss:.4f} nats at step {self.best_step:,}"
+            rows.append(("best validation", best))
         rows.append(("tokens", f"{self.tokens:,} at {self.tokens_per_s:,.0f} per second"))
         rows.append(("training time", f"{self.training_time:.1f} s"))
         if self.resumed_from is not None:

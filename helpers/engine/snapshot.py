@@ -14,8 +14,17 @@ if TYPE_CHECKING:
     from helpers.engine.loop import TrainingLoop
 
 SECTIONS = {"model", "optimizer", "random"}
-VALUES = {"run", "early_reason", "aliases", "random", "scaler", "callbacks", "samples", "plan"}
-VALUES |= {"elapsed_s"}
+VALUES = {
+    "run",
+    "early_reason",
+    "aliases",
+    "random",
+    "scaler",
+    "callbacks",
+    "elapsed_s",
+    "samples",
+    "plan",
+}
 
 
 def save_run(run: Run, loop: TrainingLoop) -> None:

@@ -277,8 +277,9 @@ def chart(train: list[dict], val: list[dict], total_steps: int) -> str:
         for step, loss in marks
     )
     grid = "".join(
-        f"<line x1='{LEFT}' x2='{WIDTH - 10}' y1='{y(v):.1f}' y2='{y(v):.1f}' stroke='currentColor' "
-        f"opacity='.15'/><text x='{LEFT - 6}' y='{y(v) + 4:.1f}' text-anchor='end'>{v:.3g}</text>"
+        f"<line x1='{LEFT}' x2='{WIDTH - 10}' y1='{y(v):.1f}' y2='{y(v):.1f}' opacity='.15' "
+        f"stroke='currentColor'/><text x='{LEFT - 6}' y='{y(v) + 4:.1f}' text-anchor='end'>"
+        f"{v:.3g}</text>"
         for v in _ticks(low, high)
     )
     steps = "".join(
@@ -296,8 +297,8 @@ def chart(train: list[dict], val: list[dict], total_steps: int) -> str:
         "loss (nats per token)</text>"
         f"<g transform='translate({WIDTH - 130} {TOP + 8})'><line x2='16' y1='-3' y2='-3' "
         f"stroke='{TRAIN_COLOR}' stroke-width='2'/><text x='22'>training</text>"
-        f"<circle cx='8' cy='13' r='3' fill='{VAL_COLOR}'/><text x='22' y='17'>validation</text></g>"
-        "</svg>"
+        f"<circle cx='8' cy='13' r='3' fill='{VAL_COLOR}'/><text x='22' y='17'>validation</text>"
+        "</g></svg>"
     )
 
 

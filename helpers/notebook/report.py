@@ -54,7 +54,7 @@ class RunSummary:
         }
 
     def _html(self) -> str:
-        names = ("run_id", "status", "steps", "tokens", "val_loss", "val_bits_per_byte", "elapsed_s")
+        names = ("run_id", "status", "steps", "val_loss", "val_bits_per_byte", "elapsed_s")
         cell = "<td style='text-align:left'>"
         rows = [(name, self.values[name]) for name in names] + [("record", shown(self.path))]
         body = "".join(
@@ -110,4 +110,6 @@ def _finite(value: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    return f"{value:,.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.4f}" if isinstance(value, float) else str(value)
