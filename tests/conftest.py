@@ -5,11 +5,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import settings
 
 from helpers.config import TrainingConfig
 from helpers.data import UniversalDataModule
 from helpers.models import Decoder, DecoderConfig
 from helpers.trainer import Trainer
+
+settings.register_profile("suite", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("suite")
 
 WORDS = "batch count data epoch error field group index label model order path rate step".split()
 DEFAULTS = {

@@ -39,7 +39,7 @@ def test_any_order_is_one_to_one(n, seed, epoch, data):
 
 @given(
     n=st.integers(1, 5000),
-    calls=st.lists(st.tuples(st.integers(0, 20_000), st.integers(1, 300)), min_size=1, max_size=8),
+    calls=st.lists(st.tuples(st.integers(0, 20_000), st.integers(1, 99)), min_size=1, max_size=5),
 )
 def test_what_is_taken_depends_on_no_earlier_call(n, calls):
     """Backwards, overlapping and across epochs: each call is answered as by a fresh order."""
@@ -49,7 +49,7 @@ def test_what_is_taken_depends_on_no_earlier_call(n, calls):
         assert used.take(start, count).tolist() == SampleOrder(n, seed=1).take(start, count).tolist()
 
 
-@given(n=st.integers(1, 5000), start=st.integers(0, 20_000), count=st.integers(0, 50))
+@given(n=st.integers(1, 5000), start=st.integers(0, 20_000), count=st.integers(0, 9))
 def test_a_range_is_its_elements(n, start, count):
     order, one = SampleOrder(n, seed=1), SampleOrder(n, seed=1)
     elements = [int(one.take(i, 1)[0]) for i in range(start, start + count)]
@@ -86,8 +86,9 @@ def test_the_seed_of_one_epoch_is_not_that_of_the_next():
 
 
 def test_each_sample_comes_first_about_equally_often():
-    """Over 2,000 seeds each of 8 samples leads 250 times, give or take 6 standard deviations."""
-    first = [int(SampleOrder(8, seed).take(0, 1)[0]) for seed in range(2000)]
+    """Over 2,000 epochs each of 8 samples leads 250 times, give or take 6 standard deviations."""
+    order, start = SampleOrder(8, seed=0), np.array([0])
+    first = [int(order(epoch, start)[0]) for epoch in range(2000)]
 
     assert all(abs(count - 250) < 90 for count in np.bincount(first, minlength=8))
 

@@ -79,7 +79,8 @@ def run_notebook(
 
     Raises: ToolsError, before a kernel starts, if the notebook or a parameter is wrong.
     """
-    path, settings = Path(path), settings or load_settings()
+    path = Path(path)
+    settings = settings or load_settings(path.absolute().parent)
     nb = read_notebook(path)
     values = _values(nb, path, parameters or {}, smoke, settings)
     output_dir = Path(output_dir or settings.output_dir)

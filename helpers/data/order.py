@@ -46,7 +46,8 @@ class SampleOrder:
         offset = start - self._block_start
         if offset < 0 or offset + count > len(self._block):
             self._block_start, offset = start, 0
-            self._block = self._compute(start, max(count, BLOCK))
+            # Each epoch has its own keys, so that many epochs of few samples cost more than a block.
+            self._block = self._compute(start, max(count, min(BLOCK, 16 * self.n_samples)))
         return self._block[offset : offset + count]
 
     def epoch_of(self, consumed: int) -> float:

@@ -114,6 +114,11 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> BPETokenizer:
     from tokenizers import Tokenizer as Backend
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
+    if vocab_size < ByteTokenizer.vocab_size:
+        raise DataError(
+            f"vocab_size is {vocab_size}, but 256 bytes and the end token are wanted at least. "
+            f"Set it to {ByteTokenizer.vocab_size} or more."
+        )
     backend = Backend(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
