@@ -391,8 +391,8 @@ class TrainingConfig(BaseModel):
         names = [name for group in GROUPS for name in names_of(group)]
         chosen = [name for name in names if self.origin(name) != "default"]
         rest = [name for name in names if name not in chosen]
-        summary = f"{len(rest)} settings at their defaults"
-        return f"{self._table(chosen)}<details><summary>{summary}</summary>{self._table(rest)}</details>"
+        summary = f"<summary>{len(rest)} settings at their defaults</summary>"
+        return f"{self._table(chosen)}<details>{summary}{self._table(rest)}</details>"
 
     def _table(self, names: list[str]) -> str:
         left = "<td style='text-align:left'>"

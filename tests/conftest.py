@@ -15,7 +15,7 @@ from helpers.trainer import Trainer
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("suite")
 
-WORDS = "batch count data epoch error field group index label model order path rate step".split()
+WORDS = ("batch", "count", "error", "field", "group", "index", "label", "order", "path", "rate")
 DEFAULTS = {
     "tokenizer": "byte",
     "sequence_length": 32,

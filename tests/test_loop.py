@@ -18,6 +18,7 @@ from helpers.engine.optim import OptimizerFactory
 from helpers.engine.run import Run
 from helpers.engine.run_folder import RunFolder
 from helpers.engine.schedule import SchedulerFactory
+from helpers.engine.snapshot import restore_run, save_run
 from helpers.errors import DivergedError
 from helpers.objectives import Objective
 from helpers.task import TaskSpec
@@ -231,6 +232,36 @@ def test_an_overflow_skips_the_update_and_the_schedule_waits(make_loop, make_run
     assert loop.scaler.get_scale() == 2.0**59
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
     assert all(not t.any() for t in loop.optimizer.state_tensors().values())
+
+
+def test_the_first_update_after_an_overflow_is_that_of_a_run_without_one(
+    make_loop, make_run, tiny_model
+):
+    batch, settings = MapSamples(packed_sequences(4)).gather(np.arange(4)), {"scheduler": "linear"}
+    models = [tiny_model(vocab_size=23) for _ in range(2)]
+    loops = [make_loop(model, precision="fp16", scale=8.0, **settings) for model in models]
+    run = make_run(models[0], 4)
+    loops[0].scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60)
+    loops[0].step(batch, run)
+    loops[0].scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    loops[0].step(batch, run)
+    loops[1].step(batch, make_run(models[1], 4))
+
+    assert (run.state.step, run.state.updates) == (2, 1)
+    for a, b in zip(*(model.parameters() for model in models), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_scale_of_fp16_is_taken_up_from_a_checkpoint(make_loop, make_run, tiny_model):
+    model, samples = tiny_model(vocab_size=23), MapSamples(packed_sequences(8))
+    loop, run = make_loop(model, precision="fp16", scale=2.0**40), make_run(model, 8)
+    loop.run(run, samples, None, lambda run: None)
+    save_run(run, loop)
+    fresh = make_loop(model, precision="fp16")
+    restore_run(make_run(model, 8), fresh)
+
+    assert fresh.scaler.state_dict() == loop.scaler.state_dict()
+    assert fresh.scaler.get_scale() < 2.0**40
 
 
 def test_a_run_in_fp16_recovers_from_overflows_and_counts_them(make_loop, make_run, tiny_model):

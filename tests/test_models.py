@@ -182,7 +182,9 @@ def test_frozen_parameters_are_left_out_on_demand(tiny_model):
 
 @pytest.mark.parametrize("n_tokens", [0, 1, 5])
 def test_greedy_takes_the_likeliest_token_each_time(n_tokens, counter):
-    assert generate(counter, [8], n_tokens, temperature=0) == [(8 + i) % V for i in range(n_tokens + 1)]
+    assert generate(counter, [8], n_tokens, temperature=0) == [
+        (8 + i) % V for i in range(n_tokens + 1)
+    ]
 
 
 def test_generation_ends_at_the_end_token(counter):

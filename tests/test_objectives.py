@@ -130,7 +130,13 @@ def test_shifting_twice_looks_two_tokens_ahead():
 
 @pytest.mark.parametrize(
     ("loss", "value"),
-    [(0.0, 1.0), (math.log(257), 257.0), (701.0, math.inf), (1e308, math.inf), (math.inf, math.inf)],
+    [
+        (0.0, 1.0),
+        (math.log(257), 257.0),
+        (701.0, math.inf),
+        (1e308, math.inf),
+        (math.inf, math.inf),
+    ],
 )
 def test_perplexity_is_the_exponential_where_a_float_holds_it(loss, value):
     assert perplexity(loss) == pytest.approx(value)
@@ -436,4 +442,6 @@ def test_a_task_is_plain_data():
     values = task.to_dict()
 
     assert values["inputs"] == ["tokens"]
-    assert TaskSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}) == task
+    assert (
+        TaskSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}) == task
+    )

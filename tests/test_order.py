@@ -27,7 +27,10 @@ def test_the_stream_shows_every_sample_once_an_epoch(n):
 
 
 @given(
-    n=st.integers(1, 5000), seed=st.integers(0, 2**32 - 1), epoch=st.integers(0, 10**6), data=st.data()
+    n=st.integers(1, 5000),
+    seed=st.integers(0, 2**32 - 1),
+    epoch=st.integers(0, 10**6),
+    data=st.data(),
 )
 def test_any_order_is_one_to_one(n, seed, epoch, data):
     index = np.array(data.draw(st.lists(st.integers(0, n - 1), unique=True, max_size=50)), np.int64)
@@ -46,7 +49,9 @@ def test_what_is_taken_depends_on_no_earlier_call(n, calls):
     used = SampleOrder(n, seed=1)
 
     for start, count in calls:
-        assert used.take(start, count).tolist() == SampleOrder(n, seed=1).take(start, count).tolist()
+        assert (
+            used.take(start, count).tolist() == SampleOrder(n, seed=1).take(start, count).tolist()
+        )
 
 
 @given(n=st.integers(1, 5000), start=st.integers(0, 20_000), count=st.integers(0, 9))
@@ -55,16 +60,17 @@ def test_a_range_is_its_elements(n, start, count):
     elements = [int(one.take(i, 1)[0]) for i in range(start, start + count)]
 
     assert order.take(start, count).tolist() == elements
-    assert elements == [
-        int(one(i // n, np.array([i % n]))[0]) for i in range(start, start + count)
-    ]
+    assert elements == [int(one(i // n, np.array([i % n]))[0]) for i in range(start, start + count)]
 
 
 def test_a_range_longer_than_a_block_is_its_parts():
     order = SampleOrder(3000, seed=1)
     whole = order.take(10, 20_000)
 
-    assert whole.tolist() == np.concatenate([order.take(10 + i, 5000) for i in range(0, 20_000, 5000)]).tolist()
+    assert (
+        whole.tolist()
+        == np.concatenate([order.take(10 + i, 5000) for i in range(0, 20_000, 5000)]).tolist()
+    )
 
 
 @pytest.mark.parametrize(

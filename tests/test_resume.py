@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from helpers.engine.callbacks import Callback
+from helpers.engine.metrics import read_rows
 from helpers.engine.run_folder import RunFolder
 from helpers.errors import CheckpointError
 
@@ -339,6 +340,21 @@ def test_a_damaged_checkpoint_is_told_and_the_run_goes_on_from_the_one_before(
     assert [kind for _, kind, _ in result.events] == ["damaged checkpoint"]
     assert facts(result) == facts(expected)
     assert fingerprint(trainer.model) == fingerprint(unbroken.model)
+
+
+def test_what_a_crashed_session_measured_after_its_last_save_is_forgotten(make_trainer, data):
+    class CrashLater(Pause):
+        def on_log(self, run, row):
+            if row["step"] in self.steps:
+                raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        make_trainer(run_name="r", save_every=4, callbacks=[CrashLater([7])]).train(data.train)
+    result = make_trainer(run_name="r", save_every=4).train(data.train)
+
+    rows = read_rows(RunFolder(result.run_dir).metrics_file)
+    assert [row["step"] for row in rows] == list(range(1, 13))
+    assert result.resumed_from == 4
 
 
 def test_a_metrics_file_that_was_torn_is_mended(make_trainer, data):

@@ -87,7 +87,9 @@ def write(path, content):
             lambda d: d / "none.txt", ["none.txt", "no such file", "Give the path"], id="no file"
         ),
         pytest.param(
-            lambda d: write(d / "a.txt", b""), ["a.txt is empty", "needs text", "Fill it"], id="empty"
+            lambda d: write(d / "a.txt", b""),
+            ["a.txt is empty", "needs text", "Fill it"],
+            id="empty",
         ),
         pytest.param(
             lambda d: write(d / "a.txt", b" \n\t\n"), ["is empty", "needs text"], id="blanks"
@@ -126,7 +128,9 @@ def write(path, content):
         pytest.param(
             lambda d: [A_TEXT, 7], ["text 1 is of type int", "string is wanted"], id="number"
         ),
-        pytest.param(lambda d: [A_TEXT.encode()], ["text 0 is of type bytes", "Decode"], id="bytes"),
+        pytest.param(
+            lambda d: [A_TEXT.encode()], ["text 0 is of type bytes", "Decode"], id="bytes"
+        ),
         pytest.param(lambda d: [A_TEXT + "\ud83d"], ["surrogate", "Remove it"], id="surrogate"),
     ],
 )

@@ -60,7 +60,9 @@ def test_any_text_survives(kind, text, tokenizers):
 def test_a_batch_is_encoded_as_its_texts(tokenizer):
     encoded = tokenizer.encode_batch(list(NASTY.values()))
 
-    assert [ids.tolist() for ids in encoded] == [tokenizer.encode(t).tolist() for t in NASTY.values()]
+    assert [ids.tolist() for ids in encoded] == [
+        tokenizer.encode(t).tolist() for t in NASTY.values()
+    ]
 
 
 def test_the_end_token_is_no_text(tokenizer):
@@ -115,7 +117,9 @@ def test_merges_make_text_shorter(texts, tokenizers):
 
 @pytest.mark.parametrize("text", ["", "a", "the same words " * 1000], ids=["none", "one", "poor"])
 def test_a_text_too_small_for_its_vocabulary_is_refused(text):
-    with pytest.raises(DataError, match="vocab_size is 2048, but .* Lower vocab_size, or load more"):
+    with pytest.raises(
+        DataError, match=r"vocab_size is 2048, but .* Lower vocab_size, or load more"
+    ):
         train_bpe([text], 2048)
 
 
@@ -139,7 +143,9 @@ def test_pieces_end_at_line_ends():
     assert list(pieces_of("one\ntwo\nthree\n", 9)) == ["one\ntwo\n", "three\n"]
 
 
-@pytest.mark.parametrize(("size", "dtype"), [(257, np.uint16), (65_536, np.uint16), (65_537, np.uint32)])
+@pytest.mark.parametrize(
+    ("size", "dtype"), [(257, np.uint16), (65_536, np.uint16), (65_537, np.uint32)]
+)
 def test_ids_take_the_fewest_bytes_that_hold_them(size, dtype):
     assert id_dtype(size) == dtype
     assert np.iinfo(dtype).max >= size - 1

@@ -195,6 +195,15 @@ def test_planning_leaves_model_and_random_states_as_they_are(make_trainer, data,
     assert (plan.steps, plan.tokens) == (12, 12 * 4 * 32)
 
 
+def test_planning_leaves_a_model_as_it_is_whose_gradient_is_infinite(make_trainer, data):
+    trainer = make_trainer()
+    before = weights_of(trainer.model)
+    trainer.model.head.weight.register_hook(lambda gradient: gradient * math.inf)
+    trainer.plan(data.train)
+
+    assert same(weights_of(trainer.model), before)
+
+
 def test_a_plan_makes_no_folder_and_changes_no_result(make_trainer, data, tmp_path):
     planned, other = make_trainer(model=bigram()), make_trainer(model=bigram(), run_name="r")
     plan = planned.plan(data.train, data.val)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import sysconfig
 import tokenize
 from collections.abc import Sequence
@@ -82,20 +83,23 @@ def _split_by_position(
     documents: Sequence[Document], n_train_bytes: float
 ) -> tuple[list[Document], list[Document]]:
     train, val, done = [], [], 0
-    for document in sorted(documents, key=lambda d: d.digest):
+    ordered = sorted(documents, key=lambda d: d.digest)
+    for _, group in itertools.groupby(ordered, key=lambda d: d.digest):
+        copies = list(group)
+        size = sum(d.n_bytes for d in copies)
         room = n_train_bytes - done
-        done += document.n_bytes
-        if room >= document.n_bytes:
-            train.append(document)
+        done += size
+        if room >= size:
+            train += copies
         elif room <= 0:
-            val.append(document)
+            val += copies
         else:
-            text = document.text
-            near = int(len(text) * room / document.n_bytes)
+            text = copies[0].text
+            near = int(len(text) * room / size)
             cut = text.rfind("\n", 0, near) + 1 or text.rfind(" ", 0, near) + 1 or near
-            before, after = document.cut(cut)
-            train += [before] if before.n_bytes else []
-            val += [after] if after.n_bytes else []
+            for before, after in (document.cut(cut) for document in copies):
+                train += [before] if before.n_bytes else []
+                val += [after] if after.n_bytes else []
     return train, val
 
 

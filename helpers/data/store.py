@@ -23,9 +23,10 @@ from helpers.data.tokenizer import (
     read_tokenizer,
     train_bpe,
 )
-from helpers.errors import DataError
+from helpers.errors import ConfigError, DataError
 
 FORMAT = 1
+KINDS = ("bpe", "byte")
 BATCH_BYTES = 4_000_000
 
 
@@ -58,8 +59,13 @@ def open_store(
 
     A file starts with an end token, and each document ends with one.
 
-    Raises: DataError if the cache folder cannot be written, or the text is too small.
+    Raises: ConfigError if the tokenizer is unknown; DataError if the cache folder cannot be
+    written, or the text is too small.
     """
+    if kind not in KINDS:
+        raise ConfigError(
+            f"tokenizer is {kind!r}, but one of {', '.join(KINDS)} is wanted. Choose one of them."
+        )
     key = _key(splits, kind, vocab_size)
     root = Path(cache_dir).expanduser()
     folder = root / key
@@ -86,12 +92,9 @@ def _build(folder: Path, splits: dict[str, Sequence[Document]], kind: str, vocab
         pieces = (piece for document in splits["train"] for piece in pieces_of(document.text))
         tokenizer = train_bpe(pieces, vocab_size)
     (folder / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
-    sizes = {}
     for split, documents in splits.items():
-        path = folder / f"{split}.bin"
-        write_tokens(path, documents, tokenizer)
-        sizes[path.name] = path.stat().st_size
-    meta = {"format": FORMAT, "sizes": sizes}
+        write_tokens(folder / f"{split}.bin", documents, tokenizer)
+    meta = {"format": FORMAT, "sizes": {p.name: p.stat().st_size for p in folder.iterdir()}}
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
@@ -135,8 +138,13 @@ def _is_complete(folder: Path) -> bool:
     meta = folder / "meta.json"
     if not meta.is_file():
         return False
-    content = json.loads(meta.read_text(encoding="utf-8"))
-    return content["format"] == FORMAT and all(
+    try:
+        content = json.loads(meta.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        return False
+    return all(
         (folder / name).is_file() and (folder / name).stat().st_size == size
         for name, size in content["sizes"].items()
     )

@@ -31,7 +31,7 @@ class Tokenizer(Protocol):
 class ByteTokenizer:
     """The 256 bytes of UTF-8, and one token that ends a document.
 
-    >>> list(ByteTokenizer().encode("hé"))
+    >>> ByteTokenizer().encode("hé").tolist()
     [104, 195, 169]
     """
 

@@ -152,6 +152,10 @@ def probe(loop: TrainingLoop, train: Samples, seed: int) -> tuple[float, float]:
 def _timed_step(loop: TrainingLoop, batch: Batch) -> float:
     start = time.perf_counter()
     loop.accumulate(batch)
+    # An infinite gradient would leave its trace even at a learning rate of 0.
+    for parameter in loop.optimizer.parameters:
+        if parameter.grad is not None:
+            parameter.grad.zero_()
     norm, _ = loop.update(0.0)
     norm.item()
     return time.perf_counter() - start
