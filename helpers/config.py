@@ -213,7 +213,7 @@ class TrainingConfig(BaseModel):
         "auto, cpu, cuda or cuda:N.",
         "hardware",
         role="runtime",
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$",
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
         "auto", "Number format of the forward pass; auto follows the device.", "hardware"
@@ -378,6 +378,11 @@ class TrainingConfig(BaseModel):
         """
         values = _read_object(Path(path))
         origins = values.pop(cls.ORIGINS_KEY, None)
+        if not isinstance(origins, dict | None):
+            raise ConfigError(
+                f"{path} has {cls.ORIGINS_KEY} = {origins!r}, but names with origins are "
+                "wanted. Leave it out, or write the file with config.save."
+            )
         return cls.from_dict(values, origins)
 
     @classmethod
@@ -476,13 +481,14 @@ class TrainingConfigBuilder:
         A value of None, or the one that is set already, leaves a setting and its origin alone.
         """
         fields = TrainingConfig.model_fields
-        changes = {
-            name: value
-            for name, value in settings.items()
-            if name not in fields
-            or value not in (None, self._values.get(name, fields[name].default))
-        }
-        return self._with(changes)
+
+        def is_change(name: str, value: Any) -> bool:
+            if name not in fields or value is None:
+                return name not in fields
+            known = self._values.get(name, fields[name].default)
+            return isinstance(value, bool) != isinstance(known, bool) or value != known
+
+        return self._with({n: v for n, v in settings.items() if is_change(n, v)})
 
     def build(self) -> TrainingConfig:
         """Check everything and return the config.

@@ -649,3 +649,16 @@ def test_each_setting_changes_behaviour(name, lab):
 
     assert before == same
     assert before != after
+
+
+def test_a_truth_value_is_a_change_of_a_number_and_is_refused():
+    with pytest.raises(ConfigError, match="n_layers is True"):
+        TrainingConfigBuilder({"n_layers": 1}).with_settings(n_layers=True).build()
+
+
+def test_origins_of_another_kind_are_refused(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"seed": 1, "_origins": 5}')
+
+    with pytest.raises(ConfigError, match="_origins = 5"):
+        TrainingConfig.load(path)

@@ -237,7 +237,7 @@ def test_an_overflow_skips_the_update_and_the_schedule_waits(make_loop, make_run
 def test_the_first_update_after_an_overflow_is_that_of_a_run_without_one(
     make_loop, make_run, tiny_model
 ):
-    batch, settings = MapSamples(packed_sequences(4)).gather(np.arange(4)), {"scheduler": "linear"}
+    batch, settings = MapSamples(packed_sequences(4)).gather(np.arange(4)), {"warmup_fraction": 0.4}
     models = [tiny_model(vocab_size=23) for _ in range(2)]
     loops = [make_loop(model, precision="fp16", scale=8.0, **settings) for model in models]
     run = make_run(models[0], 4)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.data import UniversalDataModule, read_documents, split_documents
-from helpers.errors import DataError
+from helpers.errors import ConfigError, DataError
 
 A_TEXT = "a line of text\n" * 20
 
@@ -214,3 +214,17 @@ def test_copies_of_a_text_stay_together(counts, fraction):
     assert sum(d.n_bytes for d in train + val) == sum(len(text) for text in texts)
     assert train
     assert val
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        pytest.param({"source": None}, "source is None", id="no source"),
+        pytest.param({"sequence_length": 0}, "sequence_length is 0", id="no sequence"),
+        pytest.param({"val_fraction": 0.9}, "val_fraction is 0.9", id="mostly validation"),
+        pytest.param({"tokenizer": "chars"}, "tokenizer is 'chars'", id="unknown tokenizer"),
+    ],
+)
+def test_a_data_module_refuses_what_cannot_work(changes, words, texts):
+    with pytest.raises((ConfigError, DataError), match=words):
+        UniversalDataModule(**{"source": texts, **changes})

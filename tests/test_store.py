@@ -88,6 +88,12 @@ def test_builds_at_the_same_time_end_with_one_store(open_it, cache):
     assert [path.name for path in cache.iterdir()] == [stores[0].key]
 
 
+def flipped(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    return bytes(data)
+
+
 def overwrite(content):
     return lambda path: path.write_text(content)
 
@@ -99,9 +105,10 @@ def overwrite(content):
         pytest.param("meta.json", overwrite(""), id="empty description"),
         pytest.param("meta.json", overwrite('{"format": 1, "si'), id="torn description"),
         pytest.param("meta.json", overwrite("[]"), id="description of another kind"),
-        pytest.param("meta.json", overwrite('{"format": 0, "sizes": {}}'), id="other format"),
+        pytest.param("meta.json", overwrite('{"format": 0, "sha256": {}}'), id="other format"),
         pytest.param("train.bin", lambda path: path.unlink(), id="no tokens"),
         pytest.param("val.bin", lambda p: p.write_bytes(p.read_bytes()[:-1]), id="short tokens"),
+        pytest.param("val.bin", lambda p: p.write_bytes(flipped(p)), id="one bit of a token"),
         pytest.param("tokenizer.json", lambda path: path.unlink(), id="no tokenizer"),
         pytest.param("tokenizer.json", overwrite('{"kind":'), id="torn tokenizer"),
     ],
@@ -164,4 +171,4 @@ def test_the_description_names_every_file(open_it):
     folder = open_it().folder
     meta = json.loads((folder / "meta.json").read_text())
 
-    assert {*meta["sizes"], "meta.json"} == {path.name for path in folder.iterdir()}
+    assert {*meta["sha256"], "meta.json"} == {path.name for path in folder.iterdir()}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from helpers.config import TrainingConfig
 from helpers.data.order import SampleOrder
 from helpers.data.packing import PackedTokens
 from helpers.data.source import Document, read_documents, split_documents
@@ -18,8 +19,6 @@ from helpers.data.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from helpers.config import TrainingConfig
 
 
 class DataSplit(PackedTokens):
@@ -56,7 +55,8 @@ class UniversalDataModule:
     `source` is python-stdlib, a .txt file, a folder of them, or a list of strings. Tokens are
     cached under `cache_dir` by content, so a second start reads no tokenizer's work twice.
 
-    Raises: DataError if the source cannot be read or is too small; see `read_documents`.
+    Raises: ConfigError for a value out of range; DataError if the source cannot be read or is too
+    small, see `read_documents`.
     """
 
     def __init__(
@@ -69,7 +69,13 @@ class UniversalDataModule:
         val_fraction: float = 0.1,
         cache_dir: str | Path = "~/.cache/trainbook",
     ) -> None:
-        self.source = source if isinstance(source, str | Path) else f"{len(source)} texts"
+        settings = {
+            "val_fraction": val_fraction,
+            "tokenizer": tokenizer,
+            "sequence_length": sequence_length,
+            **({"vocab_size": vocab_size} if tokenizer == "bpe" else {}),
+        }
+        TrainingConfig(**settings)
         documents = read_documents(source)
         train, val = split_documents(documents, val_fraction)
         self._store = open_store(
@@ -78,13 +84,8 @@ class UniversalDataModule:
             vocab_size=vocab_size,
             cache_dir=cache_dir,
         )
-        settings = {
-            "source": str(self.source),
-            "val_fraction": val_fraction,
-            "tokenizer": tokenizer,
-            "vocab_size": vocab_size,
-            "sequence_length": sequence_length,
-        }
+        self.source = source if isinstance(source, str | Path) else f"{len(documents)} texts"
+        settings["source"] = str(self.source)
         self.train = DataSplit("train", self._store, train, settings)
         self.val = DataSplit("val", self._store, val, settings)
         self.sequence_length = sequence_length

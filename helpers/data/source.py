@@ -52,6 +52,10 @@ def read_documents(source: str | Path | Sequence[str]) -> list[Document]:
 
     Raises: DataError if there is nothing to read, or a text is empty or is not UTF-8.
     """
+    if source is None:
+        raise DataError(
+            f"source is None, but text is wanted. Give {EMBEDDED!r}, a path, or a list of strings."
+        )
     if isinstance(source, str | Path):
         return _stdlib() if str(source) == EMBEDDED else _text_files(Path(source).expanduser())
     documents = [_document(f"text {i}", text, text) for i, text in enumerate(source)]

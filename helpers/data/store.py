@@ -25,7 +25,7 @@ from helpers.data.tokenizer import (
 )
 from helpers.errors import ConfigError, DataError
 
-FORMAT = 1
+FORMAT = 2
 KINDS = ("bpe", "byte")
 BATCH_BYTES = 4_000_000
 
@@ -94,7 +94,7 @@ def _build(folder: Path, splits: dict[str, Sequence[Document]], kind: str, vocab
     (folder / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
     for split, documents in splits.items():
         write_tokens(folder / f"{split}.bin", documents, tokenizer)
-    meta = {"format": FORMAT, "sizes": {p.name: p.stat().st_size for p in folder.iterdir()}}
+    meta = {"format": FORMAT, "sha256": {p.name: _sha256(p) for p in sorted(folder.iterdir())}}
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
@@ -134,7 +134,7 @@ def _publish(building: Path, folder: Path) -> None:
 
 
 def _is_complete(folder: Path) -> bool:
-    """Whether the files that the description names are there, with their sizes."""
+    """Whether the files that the description names are there, as they were written."""
     meta = folder / "meta.json"
     if not meta.is_file():
         return False
@@ -145,9 +145,14 @@ def _is_complete(folder: Path) -> bool:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         return False
     return all(
-        (folder / name).is_file() and (folder / name).stat().st_size == size
-        for name, size in content["sizes"].items()
+        (folder / name).is_file() and _sha256(folder / name) == digest
+        for name, digest in content["sha256"].items()
     )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _key(splits: dict[str, Sequence[Document]], kind: str, vocab_size: int) -> str:
