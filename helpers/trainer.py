@@ -138,6 +138,8 @@ class Trainer:
         status, final = "failed", {}
         try:
             run.emit("on_start")
+            if run.resumed_from is None:
+                save_run(run, loop)
             outcome = loop.run(run, train, val, lambda r: save_run(r, loop))
             save_run(run, loop)
             if val is not None and outcome != "paused":

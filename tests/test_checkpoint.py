@@ -238,8 +238,9 @@ def test_if_all_are_damaged_it_is_said_and_all_are_kept_aside(store):
     for step in store.steps():
         flip(store.path(step) / "state.json", 0.5)
 
-    with pytest.raises(CheckpointError, match=r"All 3 checkpoints .* are damaged"):
-        store.load_latest()
+    for _ in range(2):  # and the next start does not begin anew without a word
+        with pytest.raises(CheckpointError, match=r"No checkpoint in .* is sound"):
+            store.load_latest()
     assert len(names_in(store.folder.parent / "quarantine")) == 3
 
 

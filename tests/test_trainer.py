@@ -4,8 +4,10 @@ import inspect
 import math
 import os
 import random
+import shutil
 import signal
 import sqlite3
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,6 +77,12 @@ class At(Callback):
     def on_log(self, run, row):
         if row["step"] == self.step:
             self.action(run)
+
+
+def put_a_file_at(folder: Path) -> None:
+    """Make a folder one that cannot be written, for root too."""
+    shutil.rmtree(folder)
+    folder.write_text("not a folder")
 
 
 def weights_of(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -271,7 +279,7 @@ def test_a_second_interrupt_raises_at_once_and_the_run_goes_on_from_its_checkpoi
     make_trainer, data
 ):
     def interrupt(module, inputs):
-        if len(RunFolder(runs / "r").checkpoints.steps()) == 4 and module.training:
+        if len(RunFolder(runs / "r").checkpoints.steps()) == 5 and module.training:
             calls.append(1)
         if len(calls) == 2:
             os.kill(os.getpid(), signal.SIGINT)
@@ -391,6 +399,7 @@ def test_cadences_are_independent_and_the_best_so_far_is_saved_at_once(make_trai
 
     assert calls.seen == [
         ("start", 0),
+        ("checkpoint", 0),
         ("log", 1),
         ("log", 2),
         ("evaluate", 3),
@@ -450,7 +459,7 @@ def test_a_run_stops_early_and_stays_so(make_trainer, data):
 
 def test_a_save_that_fails_on_the_way_is_told_and_the_run_goes_on(make_trainer, data, tmp_path):
     place = tmp_path / "runs" / "r" / "checkpoints"
-    block = At(2, lambda run: place.write_text("not a folder"))
+    block = At(2, lambda run: put_a_file_at(place))
     free = At(6, lambda run: place.unlink())
     result = make_trainer(run_name="r", save_every=3, callbacks=[block, free]).train(data.train)
 
@@ -461,7 +470,7 @@ def test_a_save_that_fails_on_the_way_is_told_and_the_run_goes_on(make_trainer, 
 
 def test_a_last_save_that_fails_makes_the_run_a_failed_one(make_trainer, data, tmp_path):
     place, calls = tmp_path / "runs" / "r" / "checkpoints", Calls()
-    block = At(2, lambda run: place.write_text("not a folder"))
+    block = At(2, lambda run: put_a_file_at(place))
     trainer = make_trainer(run_name="r", callbacks=[block, calls], database="auto")
     with pytest.raises(CheckpointError, match="could not be written"):
         trainer.train(data.train)
@@ -469,6 +478,20 @@ def test_a_last_save_that_fails_makes_the_run_a_failed_one(make_trainer, data, t
     assert calls.seen[-1] == ("failed", 12)
     with ExperimentDB(tmp_path / "runs" / "experiments.db") as db:
         assert db.run("r")["status"] == "failed"
+
+
+def test_a_run_that_failed_before_its_first_save_starts_from_the_same_weights(make_trainer, data):
+    def fail(run):
+        raise RuntimeError("a callback of the user")
+
+    trainer = make_trainer(run_name="r", callbacks=[At(4, fail)])
+    with pytest.raises(RuntimeError):
+        trainer.train(data.train)
+    trainer.callbacks = []
+    result = trainer.train(data.train)
+
+    assert result.resumed_from == 0
+    assert result.final_loss == make_trainer(run_name="alone").train(data.train).final_loss
 
 
 def test_an_export_that_failed_is_made_up_for_by_training_again(make_trainer, data, tmp_path):

@@ -95,24 +95,28 @@ class CheckpointStore:
         return self.folder / _name(step)
 
     def load_latest(self) -> Snapshot | None:
-        """Load the newest checkpoint that verifies, or None if there is none at all.
+        """Load the newest checkpoint that verifies, or None if there never was one.
 
         A damaged one is moved to `quarantine`, with its reason in `notes`.
 
         Raises: CheckpointError if there were checkpoints and none of them is sound.
         """
-        steps = self.steps()
-        for step in reversed(steps):
+        for step in reversed(self.steps()):
             try:
                 return self.load(step)
             except CheckpointError as error:
                 self._quarantine(step, str(error))
-        if steps:
+        if self.quarantine.is_dir():
             raise CheckpointError(
-                f"All {len(steps)} checkpoints in {self.folder} are damaged: {self.notes[-1]} "
-                "They are kept in quarantine. Start anew under another run_name."
+                f"No checkpoint in {self.folder} is sound; the damaged ones are in "
+                f"{self.quarantine}. Start anew under another run_name, or remove the run's folder."
             )
         return None
+
+    @property
+    def quarantine(self) -> Path:
+        """Where damaged checkpoints are kept."""
+        return self.folder.parent / "quarantine"
 
     def load(self, step: int) -> Snapshot:
         """Verify and load one checkpoint.
@@ -150,7 +154,7 @@ class CheckpointStore:
             shutil.rmtree(doomed, ignore_errors=True)
 
     def _quarantine(self, step: int, reason: str) -> None:
-        place = self.folder.parent / "quarantine"
+        place = self.quarantine
         place.mkdir(exist_ok=True)
         number = sum(1 for _ in place.iterdir())
         self.path(step).rename(place / f"{_name(step)}-{number}")

@@ -63,6 +63,8 @@ class RunFolder:
             file.truncate()
             file.write(str(os.getpid()))
             file.flush()
+            for leftover in self.path.glob(".*.tmp"):
+                leftover.unlink()
             yield
 
     def read_identity(self) -> dict[str, Any] | None:
