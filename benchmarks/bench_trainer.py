@@ -29,7 +29,7 @@ SIZES = {
     "nano": {"n_layers": 1, "d_model": 16, "n_heads": 1, "ctx": 16, "batch": 2, "steps": 800},
     "tiny": {"n_layers": 2, "d_model": 64, "n_heads": 2, "ctx": 64, "batch": 4, "steps": 300},
 }
-PEERS = ("raw", "ours")
+PEERS, HELD_OUT = ("raw", "ours"), 65_536
 LR, MIN_LR, WEIGHT_DECAY, BETAS, CLIP, WARMUP, SEED = 3e-3, 3e-4, 0.1, (0.9, 0.95), 1.0, 0.1, 1234
 
 
@@ -60,16 +60,32 @@ class Job:
         model.register_forward_pre_hook(
             lambda m, _: self.stamps.append(time.perf_counter()) if m.training else None
         )
+        self.model = model
         return model
 
     def tokens(self) -> Any:
-        """The bytes of the standard library's modules, as uint16."""
-        import sysconfig
+        """The bytes of the standard library's modules but the last ones, as uint16."""
+        return _bytes()[:-HELD_OUT]
 
-        import numpy as np
+    def val_loss(self) -> float:
+        """Loss on the bytes that were held out, in nats: that it learned, and how much."""
+        import torch
+        from torch.nn import functional as F
 
-        files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
-        return np.frombuffer(b"".join(map(Path.read_bytes, files)), np.uint8).astype(np.uint16)
+        window = torch.from_numpy(_bytes()[-HELD_OUT:].astype("int64"))
+        window = window[: -(HELD_OUT % (self.cfg["ctx"] + 1)) or None].view(-1, self.cfg["ctx"] + 1)
+        with torch.no_grad():
+            logits = self.model.eval()(window[:, :-1])
+        return F.cross_entropy(logits.flatten(0, 1), window[:, 1:].flatten()).item()
+
+
+def _bytes() -> Any:
+    import sysconfig
+
+    import numpy as np
+
+    files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
+    return np.frombuffer(b"".join(map(Path.read_bytes, files)), np.uint8).astype(np.uint16)
 
 
 def raw(job: Job) -> None:
@@ -122,7 +138,7 @@ def work(peer: str, size: str, started: float) -> None:
         run(job)
     warm = job.steps // 4
     gaps = [b - a for a, b in zip(job.stamps[warm:-1], job.stamps[warm + 1 :], strict=True)]
-    print(json.dumps({"first": job.stamps[1] - started, "gaps": gaps, "loss": job.logs[-1][1]}))
+    print(json.dumps({"first": job.stamps[1] - started, "gaps": gaps, "loss": job.val_loss()}))
 
 
 def measure(peer: str, size: str) -> dict[str, Any]:
@@ -144,7 +160,7 @@ def report(size: str, got: dict[str, list[dict[str, Any]]]) -> None:
     floor = low([gap for result in base for gap in result["gaps"]])
     print(f"\n{size}: {SIZES[size]}\n")
     print("| peer | steps per s | speed / raw | speed / raw, median of rounds | first step s | "
-          "first step / raw | last loss |")  # fmt: skip
+          "first step / raw | validation loss |")  # fmt: skip
     print("|---|---|---|---|---|---|---|")
     for peer, results in got.items():
         step = low([gap for result in results for gap in result["gaps"]])
