@@ -358,6 +358,12 @@ class TrainingConfig(BaseModel):
         here, there = self.to_dict(), other.to_dict()
         return {name: (here[name], there[name]) for name in here if here[name] != there[name]}
 
+    def database_url(self) -> str | None:
+        """Where the database of runs is, or None if there is none."""
+        if self.database == "auto":
+            return str(Path(self.output_dir).expanduser() / "experiments.db")
+        return None if self.database == "off" else self.database
+
     def fingerprint(self) -> str:
         """Twelve hex digits over all settings except runtime ones."""
         fixed = {n: v for n, v in self.to_dict().items() if role_of(n) != "runtime"}
@@ -481,14 +487,13 @@ class TrainingConfigBuilder:
         A value of None, or the one that is set already, leaves a setting and its origin alone.
         """
         fields = TrainingConfig.model_fields
-
-        def is_change(name: str, value: Any) -> bool:
-            if name not in fields or value is None:
-                return name not in fields
+        given = {n: v for n, v in settings.items() if v is not None or n not in fields}
+        builder = self._with(given)
+        for name, value in given.items():
             known = self._values.get(name, fields[name].default)
-            return isinstance(value, bool) != isinstance(known, bool) or value != known
-
-        return self._with({n: v for n, v in settings.items() if is_change(n, v)})
+            if isinstance(value, bool) == isinstance(known, bool) and value == known:
+                builder._origins[name] = self._origins.get(name, "default")
+        return builder
 
     def build(self) -> TrainingConfig:
         """Check everything and return the config.
@@ -516,14 +521,11 @@ class TrainingConfigBuilder:
                 )
         if faults:
             raise ConfigError(_listing(faults))
-        values, origins = {**self._values, **settings}, dict(self._origins)
-        if settings.get("epochs") and "max_steps" not in settings:
-            values["max_steps"] = 0
-            origins["max_steps"] = "automatic"
-        if settings.get("max_steps") and "epochs" not in settings:
-            values["epochs"] = 0.0
-            origins["epochs"] = "automatic"
-        origins.update(dict.fromkeys(settings, "user"))
+        values = {**self._values, **settings}
+        origins = {**self._origins, **dict.fromkeys(settings, "user")}
+        for chosen, other, nothing in (("epochs", "max_steps", 0), ("max_steps", "epochs", 0.0)):
+            if settings.get(chosen) and origins.get(other) != "user":
+                values[other], origins[other] = nothing, "automatic"
         return TrainingConfigBuilder(values, origins)
 
 

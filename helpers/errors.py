@@ -5,6 +5,7 @@ HelpersError
     DataError(ValueError)          text, tokens or a data set that cannot be trained on
     TaskError(TypeError)           a model whose forward does not fit the task
     CheckpointError(OSError)       a checkpoint that is damaged, missing or belongs to another run
+        CheckpointFormatError      one that another version of the suite wrote
     RunFolderError(OSError)        a run folder that cannot be made or written
     TrackingError(OSError)         a record that cannot be written, or a run that is not on record
     DivergedError(ArithmeticError) a loss or gradient that is not finite
@@ -31,6 +32,10 @@ class TaskError(HelpersError, TypeError):
 
 class CheckpointError(HelpersError, OSError):
     """A checkpoint is damaged, incomplete, or belongs to another run."""
+
+
+class CheckpointFormatError(CheckpointError):
+    """A checkpoint is sound, but was written by another version of the suite."""
 
 
 class RunFolderError(HelpersError, OSError):

@@ -55,7 +55,9 @@ class Objective:
         self, task: TaskSpec, model: nn.Module, forward: Callable[..., Any] | None = None
     ) -> None:
         self.task = task
-        self._forward = forward or model
+        self._forward = model if forward is None else forward
+        tables = [m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding)]
+        self._n_embeddings = max(tables, default=0)
         self._keywords = _keywords(task, model)
         self._is_checked = False
 
@@ -137,6 +139,28 @@ class Objective:
             raise TaskError(
                 f"A batch has the fields {unused}, which neither the task nor the model's forward "
                 "reads. Leave them out of the data set, or name them in TaskSpec.inputs."
+            )
+        self._check_ids(batch)
+
+    def _check_ids(self, batch: Batch) -> None:
+        """Refuse ids that no embedding has, and labels that are the inputs themselves."""
+        ids = batch[self.task.inputs[0]]
+        top = 0 if ids.is_floating_point() else int(ids.max())
+        if self._n_embeddings and top >= self._n_embeddings:
+            raise TaskError(
+                f"The model embeds {self._n_embeddings} tokens, but an input is {top}. Build the "
+                "model with the vocab_size of the data."
+            )
+        labels = batch.fields.get(self.task.labels)
+        if labels is None or labels.shape != ids.shape:
+            return
+        counted = labels != self.task.ignore_index
+        is_copy = bool((labels[counted] == ids[counted]).all())
+        if is_copy and len(ids[counted].unique()) > 1:
+            raise TaskError(
+                f"The labels of a batch equal its inputs, but {self.task.kind} wants the inputs "
+                "moved by one, and would learn to copy. Leave the labels out: they are made from "
+                "the inputs."
             )
 
     def _check_logits(self, logits: Any, labels: Tensor) -> None:

@@ -15,8 +15,9 @@ from helpers.config import TrainingConfig
 from helpers.data.packing import Samples, as_samples
 from helpers.engine.agreement import check_agreement
 from helpers.engine.callbacks import Callback, EarlyStopping, RunLog, TextSamples
-from helpers.engine.checkpoint import CheckpointStore
+from helpers.engine.checkpoint import CheckpointStore, write_json
 from helpers.engine.device import DevicePlan, plan_device, prepare_backend
+from helpers.engine.evaluate import evaluate
 from helpers.engine.identity import check_identity, run_identity
 from helpers.engine.loop import TrainingLoop
 from helpers.engine.metrics import MetricsTracker
@@ -25,7 +26,7 @@ from helpers.engine.plan import RunPlan, measure_plan, run_length
 from helpers.engine.random_state import set_seed
 from helpers.engine.result import TrainingResult, make_result, read_result, write_result
 from helpers.engine.run import Run
-from helpers.engine.run_folder import RunFolder, free_name
+from helpers.engine.run_folder import DEVICE_FILE, RunFolder, free_name, read_json
 from helpers.engine.schedule import SchedulerFactory
 from helpers.engine.snapshot import restore_run, save_run
 from helpers.engine.stop import StopSignal, stop_on_signals
@@ -70,8 +71,8 @@ class Trainer:
         train, val = self._samples(train_data, val_data)
         check_agreement(self.training_config, self.config, train)
         total_steps = run_length(self.training_config, len(train))
-        identity = self._identity(train)
-        loop = self._loop(total_steps)
+        identity = self._identity(train, val)
+        loop = self._loop(total_steps, self._device(self._path(identity["run_id"])))
         return measure_plan(loop, train, val, self.training_config, identity["run_id"], total_steps)
 
     def train(self, train_data: Any, val_data: Any = None) -> TrainingResult:
@@ -88,15 +89,16 @@ class Trainer:
         config = self.training_config
         unread = check_agreement(config, self.config, train)
         total_steps = run_length(config, len(train))
-        identity = self._identity(train)
+        identity = self._identity(train, val)
         folder = self._folder(identity)
         identity["run_id"] = folder.run_id
         with folder.lock(), stop_on_signals() as stop, self._database() as db:
             check_identity(folder, identity, config)
             set_seed(config.seed)
-            loop = self._loop(total_steps)
+            plan = self._device(folder.path)
+            loop = self._loop(total_steps, plan)
             run = self._run(folder, total_steps, train, stop, db)
-            restore_run(run, loop)
+            damaged = restore_run(run, loop)
             known = read_result(run)
             if known is not None:
                 if not folder.model_file.exists():
@@ -104,13 +106,18 @@ class Trainer:
                 return known
             if db is not None:
                 _record_start(db, run, identity)
+            for note in damaged:
+                run.tell("damaged checkpoint", note)
             if unread:
                 run.tell("not read", f"neither model nor data reads {', '.join(unread)}")
             return self._finish(run, loop, train, val, db)
 
     def evaluate(self, data: Any, n_sequences: int = 0) -> dict[str, float]:
         """Metrics of the model as it is over a data set; 0 sequences takes all."""
-        return self._loop(total_steps=1).evaluate(as_samples(data, "data"), n_sequences)
+        plan, size = self._device(), self.training_config.micro_batch_size
+        samples = self._as_samples(data, "data")
+        size = 2 * (size or self.training_config.batch_size)
+        return evaluate(self.model, self._objective(plan), plan, samples, n_sequences, size)
 
     def export(self, result: TrainingResult) -> Path:
         """Write the model with its settings and results as `final_model.pt` into the run folder.
@@ -156,8 +163,8 @@ class Trainer:
         return result
 
     def _samples(self, train_data: Any, val_data: Any) -> tuple[Samples, Samples | None]:
-        train = as_samples(train_data, "train_data")
-        val = None if val_data is None else as_samples(val_data, "val_data")
+        train = self._as_samples(train_data, "train_data")
+        val = None if val_data is None else self._as_samples(val_data, "val_data")
         if val is None and self.training_config.early_stopping_patience:
             raise ConfigError(
                 f"early_stopping_patience is {self.training_config.early_stopping_patience}, but "
@@ -165,14 +172,19 @@ class Trainer:
             )
         return train, val
 
-    def _identity(self, train: Samples) -> dict[str, Any]:
-        return run_identity(self.training_config, self.task_spec, self.model, self.config, train)
+    def _as_samples(self, data: Any, name: str) -> Samples:
+        task = self.task_spec
+        return as_samples(data, name, inputs=task.inputs[0], labels=task.labels)
+
+    def _identity(self, train: Samples, val: Samples | None) -> dict[str, Any]:
+        config, task = self.training_config, self.task_spec
+        return run_identity(config, task, self.model, self.config, train, val)
 
     def _folder(self, identity: dict[str, Any]) -> RunFolder:
         config, name = self.training_config, identity["run_id"]
         if config.resume == "never":
             name = free_name(config.output_dir, name)
-        path = Path(config.output_dir).expanduser() / name
+        path = self._path(name)
         if config.resume == "must" and not CheckpointStore(path / "checkpoints").steps():
             raise CheckpointError(
                 f"resume is 'must', but {path} has no checkpoint to continue from. "
@@ -180,15 +192,29 @@ class Trainer:
             )
         return RunFolder(path)
 
-    def _loop(self, total_steps: int) -> TrainingLoop:
-        """Put the model on its device and build everything that updates it."""
-        config = self.training_config
-        prepare_backend(config)
-        plan = plan_device(self.model, config)
+    def _path(self, run_id: str) -> Path:
+        return Path(self.training_config.output_dir).expanduser() / run_id
+
+    def _device(self, run_path: Path | None = None) -> DevicePlan:
+        """Plan the device, keep the precision that a run has begun in, and move the model there."""
+        prepare_backend(self.training_config)
+        before = None if run_path is None else read_json(run_path / DEVICE_FILE)
+        begun_in = before["precision"] if before else None
+        plan = plan_device(self.model, self.training_config, begun_in=begun_in)
         self.model.to(plan.device)
+        if run_path is not None and before is None and run_path.is_dir():
+            write_json(run_path / DEVICE_FILE, plan.to_dict())
+        return plan
+
+    def _objective(self, plan: DevicePlan) -> Objective:
+        return Objective(self.task_spec, self.model, self._forward(plan))
+
+    def _loop(self, total_steps: int, plan: DevicePlan) -> TrainingLoop:
+        """Build everything that updates the model, which is on its device."""
+        config = self.training_config
         return TrainingLoop(
             self.model,
-            Objective(self.task_spec, self.model, self._forward(plan)),
+            self._objective(plan),
             OptimizerFactory.create(self.model, config, muon_dtype=plan.muon_dtype),
             SchedulerFactory.create(config, total_steps),
             plan,
@@ -200,7 +226,8 @@ class Trainer:
     def _forward(self, plan: DevicePlan) -> nn.Module:
         """The model as it is called: compiled where the plan says so."""
         if plan.compile and self._compiled is None:
-            self._compiled = torch.compile(self.model)
+            # Static shapes: else an evaluation before training would change the training graph.
+            self._compiled = torch.compile(self.model, dynamic=False)
         return self._compiled if plan.compile else self.model
 
     def _run(
@@ -242,14 +269,13 @@ class Trainer:
     @contextlib.contextmanager
     def _database(self) -> Iterator[ExperimentDB | None]:
         """The database given, or the one that the settings name; that one is closed again."""
-        where = self.training_config.database
-        if self.db is not None or where == "off":
+        url = self.training_config.database_url()
+        if self.db is not None or url is None:
             yield self.db
             return
         from helpers.tracking.db import ExperimentDB
 
-        path = Path(self.training_config.output_dir) / "experiments.db"
-        with ExperimentDB(path if where == "auto" else where) as db:
+        with ExperimentDB(url) as db:
             yield db
 
 

@@ -22,7 +22,7 @@ from helpers.engine.checkpoint import (
     verify,
     write_json,
 )
-from helpers.errors import CheckpointError
+from helpers.errors import CheckpointError, CheckpointFormatError
 
 ROOT = Path(__file__).parents[1]
 FILES = ["MANIFEST.json", "model.safetensors", "optimizer.safetensors", "state.json"]
@@ -31,7 +31,7 @@ import resource, signal, sys
 from pathlib import Path
 import torch
 from helpers.engine.checkpoint import CheckpointStore, Snapshot
-from helpers.errors import CheckpointError
+from helpers.errors import CheckpointError, CheckpointFormatError
 store = CheckpointStore(Path(sys.argv[1]))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
@@ -354,3 +354,12 @@ def test_a_json_file_is_replaced_whole_or_stays(tmp_path):
         write_json(path, {"a": object()})
 
     assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_another_format_is_told_and_nothing_is_set_aside(store, monkeypatch):
+    steps = store.steps()
+    monkeypatch.setattr("helpers.engine.checkpoint.FORMAT", 99)
+
+    with pytest.raises(CheckpointFormatError, match="has format 1, but 99 is wanted"):
+        store.load_latest()
+    assert store.steps() == steps

@@ -339,12 +339,24 @@ def test_each_value_knows_where_it_came_from():
         pytest.param({"max_steps": 7}, {"epochs": 0.0}, id="max_steps"),
     ],
 )
-def test_the_last_word_on_the_length_wins(given, automatic):
-    start = TrainingConfig(epochs=1.0) if "max_steps" in given else TrainingConfig(max_steps=5)
-    config = start.replace(**given)
+def test_a_users_length_replaces_that_of_a_preset(given, automatic):
+    config = TrainingConfigBuilder.from_preset("smoke").with_training(**given).build()
 
     assert {name: getattr(config, name) for name in automatic} == automatic
     assert {config.origin(name) for name in automatic} == {"automatic"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda b: b.with_training(max_steps=5, epochs=2.0), id="at once"),
+        pytest.param(lambda b: b.with_training(max_steps=5).with_training(epochs=2.0), id="twice"),
+        pytest.param(lambda b: b.with_settings(max_steps=800, epochs=2.0), id="a default"),
+    ],
+)
+def test_two_lengths_of_the_user_are_refused(change):
+    with pytest.raises(ConfigError, match="Set the other to 0"):
+        change(TrainingConfigBuilder()).build()
 
 
 def test_a_users_choice_drops_what_the_preset_set_for_another():

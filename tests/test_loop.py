@@ -47,6 +47,7 @@ class Seen(MapSamples):
     def __init__(self, dataset):
         super().__init__(dataset)
         self.drawn: list[int] = []
+        self.fingerprint = f"{len(dataset)} seen"
 
     def gather(self, index):
         self.drawn += index.tolist()
@@ -358,7 +359,7 @@ def test_a_run_that_diverges_raises_and_saves_nothing_infinite(
         eval_every=1,
         run_name="r",
     )
-    with pytest.raises(DivergedError, match=r"at step [4-6] is"):
+    with pytest.raises(DivergedError, match=r"up to step [4-6], but finite"):
         trainer.train(data.train, data.val)
 
     store = RunFolder(f"{trainer.training_config.output_dir}/r").checkpoints
@@ -374,3 +375,68 @@ def test_gradients_left_behind_by_others_do_not_enter_the_first_update(make_trai
     losses = [t.train(data.train).history["train/loss"].tolist() for t in (clean, touched)]
 
     assert losses[0] == losses[1]
+
+
+def test_an_fp16_run_whose_updates_are_all_skipped_is_told(make_trainer, data):
+    trainer = make_trainer(precision="fp16", max_steps=40, run_name="r")
+    trainer.model.head.weight.register_hook(lambda gradient: gradient * math.nan)
+
+    with pytest.raises(DivergedError, match="scale of fp16 losses fell"):
+        trainer.train(data.train)
+
+
+@pytest.mark.parametrize("order", [["train"], ["evaluate", "plan", "train"]], ids="-".join)
+def test_a_compiled_model_trains_as_a_plain_one_whatever_was_called_before(
+    make_trainer, data, order
+):
+    plain = make_trainer(run_name="plain").train(data.train)
+    trainer = make_trainer(run_name="compiled", compile="on")
+    shapes = []
+
+    def backend(graph, inputs):
+        shapes.append([tuple(x.shape) for x in inputs if x.dtype == torch.int64])
+        return graph.forward
+
+    trainer._compiled = torch.compile(trainer.model, dynamic=False, backend=backend)
+    calls = {
+        "train": lambda: trainer.train(data.train),
+        "evaluate": lambda: trainer.evaluate(data.val),
+        "plan": lambda: trainer.plan(data.train),
+    }
+    results = [calls[name]() for name in order]
+
+    assert results[-1].final_loss == pytest.approx(plain.final_loss, abs=1e-5)
+    assert all(isinstance(size, int) for shape in shapes for one in shape for size in one)
+
+
+@pytest.mark.parametrize(
+    "task, fields",
+    [
+        pytest.param({"inputs": ("tokens",)}, ("tokens", None), id="other-inputs"),
+        pytest.param({"labels": "targets"}, ("input_ids", "targets"), id="other-labels"),
+    ],
+)
+def test_padding_does_not_count_under_any_names(make_trainer, task, fields):
+    inputs, labels = fields
+    rows = [torch.arange(n) % 7 for n in (3, 8, 5, 6)]
+    samples = [{inputs: row} | ({labels: (row + 1) % 7} if labels else {}) for row in rows]
+    trainer = make_trainer(
+        model=Named(inputs), task_spec=TaskSpec.causal_lm(**task), max_steps=1, batch_size=4
+    )
+    train = trainer._as_samples(samples, "train")
+    objective = trainer._objective(trainer._device())
+    count = int(objective.count(train.gather(np.arange(4))))
+
+    assert count == sum(len(row) - (labels is None) for row in rows)
+
+
+class Named(nn.Module):
+    """A model whose forward takes its ids under a name of its own."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.table = nn.Embedding(8, 8)
+        self.name = name
+
+    def forward(self, **fields):
+        return self.table(fields[self.name])

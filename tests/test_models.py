@@ -19,6 +19,7 @@ from helpers.models import (
     generate,
     summarize,
 )
+from helpers.models.decoder import _rotation
 
 V = 11
 
@@ -106,7 +107,7 @@ def test_the_rows_of_a_batch_do_not_see_each_other(busy_model):
 def test_only_the_distance_between_positions_matters(busy_model):
     """The same content anywhere in the text leaves a block the same."""
     x = torch.randn(2, 8, 16)
-    cos, sin = busy_model._rotation_for(64, x.device)
+    cos, sin = _rotation(64, 8, 10_000.0, x.device)
     first, later = (busy_model.blocks[0](x, (cos[i : i + 8], sin[i : i + 8])) for i in (0, 50))
 
     assert torch.allclose(first, later, atol=1e-4)
@@ -119,7 +120,6 @@ def test_the_order_of_earlier_tokens_matters(busy_model):
 
 
 def test_a_longer_text_after_a_shorter_one_is_read_as_if_alone(busy_model):
-    """The table of rotations grows with the longest text so far."""
     ids = torch.randint(V, (1, 40))
     short = busy_model(ids[:, :5])
     long = busy_model(ids)

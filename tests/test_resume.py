@@ -46,11 +46,12 @@ class Pause(Callback):
     def __init__(self, steps):
         self.steps = set(steps)
 
-    def on_log(self, run, row):
-        if row["step"] in self.steps:
-            run.stop.set("test")
+    def on_start(self, run):
+        def look(model, inputs):
+            if model.training and run.state.step + 1 in self.steps:
+                run.stop.set("test")
 
-    on_evaluate = on_log
+        run.model.register_forward_pre_hook(look)
 
 
 class Crash(Callback):
@@ -127,6 +128,7 @@ SETTINGS = {
     "muon": {},
     "adamw": {"optimizer": "adamw"},
     "two micro-batches": {"micro_batch_size": 2},
+    "logs of ten steps": {"log_every": 10},
     "three uneven micro-batches": {"batch_size": 5, "micro_batch_size": 2, "optimizer": "adamw"},
     "validation and samples": {"eval_every": 2, "sample_tokens": 4},
     "early stopping": {

@@ -403,7 +403,6 @@ def test_cadences_are_independent_and_the_best_so_far_is_saved_at_once(make_trai
         ("log", 1),
         ("log", 2),
         ("evaluate", 3),
-        ("log", 3),
         ("checkpoint", 3),
         ("log", 4),
         ("checkpoint", 4),
@@ -674,3 +673,93 @@ def test_settings_of_every_kind_lower_the_loss(make_trainer, data, settings):
     result = trainer.train(data.train, data.val)
 
     assert result.final_loss < 0.95 * before
+
+
+# What a second look at the same names must see
+
+
+def other_samples(seed: int, n: int = 16) -> list[dict]:
+    rng = torch.Generator().manual_seed(seed)
+    return [{"input_ids": torch.randint(8, (6,), generator=rng)} for _ in range(n)]
+
+
+def test_other_data_of_equal_length_makes_another_run(make_trainer):
+    results = [make_trainer().train(other_samples(seed)) for seed in (0, 1, 0)]
+
+    assert results[0].run_id == results[2].run_id != results[1].run_id
+    assert results[1].resumed_from is None
+
+
+def test_other_validation_data_makes_another_run(make_trainer):
+    train = other_samples(0)
+    ids = [make_trainer().train(train, other_samples(seed)).run_id for seed in (1, 2)]
+
+    assert ids[0] != ids[1]
+
+
+class Random(list):
+    """Samples that change at each look."""
+
+    def __getitem__(self, i):
+        return {"input_ids": torch.randint(8, (6,))}
+
+
+def test_data_drawn_at_random_finds_its_run_again(make_trainer):
+    first = make_trainer(max_steps=3).train(Random(range(16)))
+    again = make_trainer(max_steps=3).train(Random(range(16)))
+
+    assert again.run_id == first.run_id
+    assert again.final_loss == first.final_loss
+
+
+def test_an_automatic_precision_stays_what_it_was_when_the_run_began(make_trainer, data):
+    stop = At(4, lambda run: run.stop.set("test"))
+    first = make_trainer(callbacks=[stop]).train(data.train)
+    device = RunFolder(first.run_dir).path / "device.json"
+    device.write_text(device.read_text().replace('"fp32"', '"bf16"'))
+    plan = make_trainer().plan(data.train)
+
+    assert plan.device.precision == "bf16"
+    assert "the run began so" in plan.device.reasons["precision"]
+
+
+def test_a_frozen_model_can_be_evaluated(make_trainer, tiny_model, data):
+    model = tiny_model().requires_grad_(False)
+
+    assert make_trainer(model=model).evaluate(data.val)["loss"] > 0
+
+
+def test_the_database_lies_beside_the_runs_also_below_the_home_folder(
+    make_trainer, data, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    make_trainer(output_dir="~/r", database="auto", max_steps=1).train(data.train)
+
+    assert (tmp_path / "r" / "experiments.db").exists()
+
+
+def test_a_model_too_small_for_the_tokens_is_refused_by_name(make_trainer, tiny_model, data):
+    trainer = make_trainer(model=tiny_model(vocab_size=100))
+    with pytest.raises(ConfigError, match="built for 100 tokens, but the data has 257"):
+        trainer.train(data.train)
+    trainer.config = None
+    with pytest.raises(TaskError, match="embeds 100 tokens"):
+        trainer.train(data.train)
+
+
+def test_labels_that_equal_the_inputs_are_refused(make_trainer):
+    samples = [{**s, "labels": s["input_ids"]} for s in other_samples(0)]
+
+    with pytest.raises(TaskError, match="would learn to copy"):
+        make_trainer().train(samples)
+
+
+def test_a_damaged_checkpoint_is_told_also_to_a_database_that_is_new(make_trainer, data):
+    stop = At(4, lambda run: run.stop.set("test"))
+    first = make_trainer(callbacks=[stop], save_every=2).train(data.train)
+    newest = RunFolder(first.run_dir).checkpoints
+    (newest.path(newest.steps()[-1]) / "state.json").write_text("{}")
+    result = make_trainer(save_every=2, database="auto").train(data.train)
+
+    assert result.status == "completed"
+    assert [kind for _, kind, _ in result.events] == ["damaged checkpoint"]

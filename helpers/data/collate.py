@@ -32,8 +32,11 @@ class Batch:
         """Copy to a device; on the CPU the batch itself."""
         if device.type == "cpu":
             return self
+        # Only contiguous memory is copied straight from a pinned page.
         moved = {
-            name: (t.pin_memory() if device.type == "cuda" else t).to(device, non_blocking=True)
+            name: t.contiguous().pin_memory().to(device, non_blocking=True)
+            if device.type == "cuda"
+            else t.to(device)
             for name, t in self.fields.items()
         }
         return Batch(moved, self.n_samples, self.n_targets)
@@ -48,15 +51,15 @@ class Batch:
             yield Batch({k: t[start:stop] for k, t in self.fields.items()}, stop - start)
 
 
-def collate(items: Sequence[Any]) -> Batch:
+def collate(items: Sequence[Any], *, inputs: str = "input_ids", labels: str = "labels") -> Batch:
     """Stack samples given as mappings, or as pairs of input and label.
 
-    One-dimensional fields of unequal length are padded on the right: labels with -100, which no
-    loss counts, the rest with 0; `attention_mask` then tells `input_ids` from padding.
+    One-dimensional fields of unequal length are padded on the right: `labels` with -100, which no
+    loss counts, the rest with 0; `attention_mask` then tells `inputs` from padding.
 
     Raises: DataError if samples differ in their fields or in other dimensions.
     """
-    samples = [_as_mapping(item) for item in items]
+    samples = [_as_mapping(item, inputs, labels) for item in items]
     names = list(samples[0])
     for i, sample in enumerate(samples):
         if list(sample) != names:
@@ -70,28 +73,28 @@ def collate(items: Sequence[Any]) -> Batch:
         if len({t.shape for t in column}) == 1:
             fields[name] = torch.stack(column)
         elif all(t.dim() == 1 for t in column):
-            fill = IGNORED if name == "labels" else 0
+            fill = IGNORED if name == labels else 0
             fields[name] = torch.nn.utils.rnn.pad_sequence(
                 column, batch_first=True, padding_value=fill
             )
-            padded |= name == "input_ids"
+            padded |= name == inputs
         else:
             raise DataError(
                 f"The field {name} has the shapes {sorted({tuple(t.shape) for t in column})} in "
                 "one batch, but equal shapes are wanted. Resize them in the data set."
             )
     if padded and "attention_mask" not in fields:
-        lengths = torch.tensor([len(s["input_ids"]) for s in samples])
-        width = fields["input_ids"].shape[1]
+        lengths = torch.tensor([len(s[inputs]) for s in samples])
+        width = fields[inputs].shape[1]
         fields["attention_mask"] = (torch.arange(width) < lengths[:, None]).long()
     return Batch(fields, len(samples))
 
 
-def _as_mapping(item: Any) -> Mapping[str, Any]:
+def _as_mapping(item: Any, inputs: str, labels: str) -> Mapping[str, Any]:
     if isinstance(item, Mapping):
         return item
     if isinstance(item, tuple | list) and len(item) == 2:
-        return {"input_ids": item[0], "labels": item[1]}
+        return {inputs: item[0], labels: item[1]}
     raise DataError(
         f"A sample is of type {type(item).__name__}, but a mapping of fields or a pair of input "
         "and label is wanted. Return one of them from the data set."

@@ -15,7 +15,7 @@ from helpers.data.order import SampleOrder
 from helpers.data.packing import PackedTokens
 from helpers.data.source import Document, read_documents, split_documents
 from helpers.data.store import TokenStore, open_store
-from helpers.data.tokenizer import Tokenizer
+from helpers.data.tokenizer import Tokenizer, tokenizer_digest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +41,7 @@ class DataSplit(PackedTokens):
         )
         self.name, self.documents, self.tokenizer = name, documents, store.tokenizer
         self.settings = settings
-        self.fingerprint = f"{store.key}-{name}"
+        self.fingerprint = f"{store.key}-{tokenizer_digest(store.tokenizer)}-{name}"
 
     @property
     def n_bytes(self) -> int:

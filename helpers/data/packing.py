@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -104,8 +105,12 @@ class MapSamples:
         return self._collate([self.dataset[int(i)] for i in index])
 
 
-def as_samples(data: Any, name: str) -> Samples:
+def as_samples(
+    data: Any, name: str, *, inputs: str = "input_ids", labels: str = "labels"
+) -> Samples:
     """Take what a user passes as data: a split, packed tokens, or a map-style data set.
+
+    `inputs` and `labels` are the fields that padding must tell apart.
 
     Raises: DataError if it is none of them, or is empty.
     """
@@ -120,7 +125,7 @@ def as_samples(data: Any, name: str) -> Samples:
                 f"{name} is of type {type(data).__name__}, but a data set with len and index is "
                 "wanted. Turn a stream into a list, or pass a split of UniversalDataModule."
             )
-        data = MapSamples(data)
+        data = MapSamples(data, functools.partial(collate, inputs=inputs, labels=labels))
     if not len(data):
         raise DataError(f"{name} is empty, but samples are wanted. Load more data.")
     return data

@@ -20,7 +20,9 @@ def check_agreement(config: TrainingConfig, model_config: Any, train: Samples) -
     shape = plain_config(model_config)
     unread = _compare(config, "model", shape if isinstance(shape, dict) else {}, "model")
     unread += _compare(config, "data", getattr(train, "settings", {}), "data")
-    if getattr(train, "tokenizer", None) is None:
+    tokenizer = getattr(train, "tokenizer", None)
+    _check_vocabulary(shape, tokenizer)
+    if tokenizer is None:
         unread += [n for n in ("sample_tokens", "sample_prompt") if _is_changed(config, n)]
     return [name for name in unread if name != "cache_dir"]
 
@@ -28,16 +30,23 @@ def check_agreement(config: TrainingConfig, model_config: Any, train: Samples) -
 def _compare(config: TrainingConfig, group: Any, built: dict[str, Any], what: str) -> list[str]:
     unread = []
     for name, value in config.group(group).items():
-        if not _is_changed(config, name):
-            continue
         if name not in built:
-            unread.append(name)
-        elif built[name] != value:
+            unread += [name] if _is_changed(config, name) else []
+        elif built[name] != value and config.origin(name) != "default":
             raise ConfigError(
                 f"{name} is {value!r} in the settings, but the {what} was built with "
                 f"{built[name]!r}. Build the {what} from the settings, or leave {name} out."
             )
     return unread
+
+
+def _check_vocabulary(shape: Any, tokenizer: Any) -> None:
+    size = shape.get("vocab_size") if isinstance(shape, dict) else None
+    if tokenizer is not None and isinstance(size, int) and size < tokenizer.vocab_size:
+        raise ConfigError(
+            f"The model was built for {size} tokens, but the data has {tokenizer.vocab_size}. "
+            "Build the model with the vocab_size of the data."
+        )
 
 
 def _is_changed(config: TrainingConfig, name: str) -> bool:

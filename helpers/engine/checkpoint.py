@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from helpers.errors import CheckpointError
+from helpers.errors import CheckpointError, CheckpointFormatError
 
 FORMAT = 1
 MANIFEST, STATE = "MANIFEST.json", "state.json"
@@ -99,11 +99,14 @@ class CheckpointStore:
 
         A damaged one is moved to `quarantine`, with its reason in `notes`.
 
-        Raises: CheckpointError if there were checkpoints and none of them is sound.
+        Raises: CheckpointError if there were checkpoints and none of them is sound, or if the
+        newest was written by another version of the suite.
         """
         for step in reversed(self.steps()):
             try:
                 return self.load(step)
+            except CheckpointFormatError:
+                raise
             except CheckpointError as error:
                 self._quarantine(step, str(error))
         if self.quarantine.is_dir():
@@ -169,20 +172,22 @@ def verify(path: Path) -> None:
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         files = manifest["files"]
-        if manifest["format"] != FORMAT:
-            raise CheckpointError(
-                f"{path} has format {manifest['format']}, but {FORMAT} is wanted. "
-                "Use the version of the suite that wrote it."
-            )
-        if manifest["seal"] != _seal(manifest):
-            raise CheckpointError(f"{path} is damaged: its manifest is not as it was written.")
+        is_sealed = manifest["seal"] == _seal(manifest)
+        step, version = manifest["step"], manifest["format"]
         present = {p.name for p in path.iterdir()} - {MANIFEST}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path} is damaged: its manifest cannot be read ({error})."
         ) from error
-    if path.name != _name(manifest["step"]):
-        raise CheckpointError(f"{path} is damaged: it holds step {manifest['step']}.")
+    if not is_sealed:
+        raise CheckpointError(f"{path} is damaged: its manifest is not as it was written.")
+    if version != FORMAT:
+        raise CheckpointFormatError(
+            f"{path} has format {version}, but {FORMAT} is wanted. Use the version of the suite "
+            "that wrote it, or start anew under another run_name."
+        )
+    if path.name != _name(step):
+        raise CheckpointError(f"{path} is damaged: it holds step {step}.")
     if present != set(files):
         odd = sorted(present ^ set(files))
         raise CheckpointError(f"{path} is damaged: {odd} are missing or do not belong there.")

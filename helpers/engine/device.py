@@ -69,15 +69,20 @@ class DevicePlan:
         return f"<table><tr><th></th><th>plan</th><th>because</th></tr>{rows}</table>"
 
 
-def plan_device(model: nn.Module, config: TrainingConfig) -> DevicePlan:
+def plan_device(
+    model: nn.Module, config: TrainingConfig, *, begun_in: str | None = None
+) -> DevicePlan:
     """Decide device, precision and compilation from the config, the machine and the model.
 
-    The decision is a rule and not a measurement, so that two equal runs decide alike.
+    The decision is a rule and not a measurement, so that two equal runs decide alike. A run goes on
+    in the precision that it has `begun_in`, also on a machine that would have chosen another.
 
     Raises: ConfigError if a GPU is asked for and not there, or cannot do what is asked for.
     """
     device, why_device = _device(config.device)
     precision, why_precision = _precision(config.precision, device, model)
+    if begun_in not in (None, precision) and config.precision == "auto":
+        precision, why_precision = begun_in, f"the run began so; alone {precision}: {why_precision}"
     compiled, why_compile = _compile(config.compile, device)
     reasons = {"device": why_device, "precision": why_precision, "compile": why_compile}
     return DevicePlan(device, precision, compiled, reasons)
@@ -94,7 +99,6 @@ def prepare_backend(config: TrainingConfig) -> None:
         torch.use_deterministic_algorithms(config.deterministic)
     if torch.cuda.is_available():
         torch.backends.cudnn.benchmark = not config.deterministic
-        torch.set_float32_matmul_precision("high")
 
 
 def _device(wanted: str) -> tuple[torch.device, str]:

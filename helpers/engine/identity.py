@@ -8,9 +8,12 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
 from torch import nn
 
 from helpers.config import TrainingConfig, role_of
+from helpers.engine.random_state import capture_random_state, restore_random_state
 from helpers.errors import CheckpointError
 from helpers.task import TaskSpec
 
@@ -18,9 +21,16 @@ if TYPE_CHECKING:
     from helpers.data.packing import Samples
     from helpers.engine.run_folder import RunFolder
 
+N_LOOKED_AT = 64
+
 
 def run_identity(
-    config: TrainingConfig, task: TaskSpec, model: nn.Module, model_config: Any, train: Samples
+    config: TrainingConfig,
+    task: TaskSpec,
+    model: nn.Module,
+    model_config: Any,
+    train: Samples,
+    val: Samples | None,
 ) -> dict[str, Any]:
     """Describe a run as plain JSON; `run_id` is its run_name, or follows from the rest."""
     shapes = {name: list(p.shape) for name, p in model.named_parameters()}
@@ -29,9 +39,24 @@ def run_identity(
         "task": task.to_dict(),
         "model": {"class": type(model).__name__, "config": plain_config(model_config)},
         "parameters": _digest(shapes),
-        "data": getattr(train, "fingerprint", f"{len(train)} samples"),
+        "data": data_fingerprint(train),
+        "validation data": None if val is None else data_fingerprint(val),
     }
     return {"run_id": config.run_name or f"run-{_digest(identity)}", **identity}
+
+
+def data_fingerprint(data: Samples) -> str:
+    """What the data calls itself, or a digest of its length and of up to 64 samples.
+
+    Data that is drawn at random differs at each look; then only its length identifies it.
+    """
+    known = getattr(data, "fingerprint", None)
+    if known is not None:
+        return known
+    random_state = capture_random_state()
+    looks = {_digest_samples(data) for _ in range(2)}
+    restore_random_state(*random_state)
+    return looks.pop() if len(looks) == 1 else f"{len(data)} samples drawn at random"
 
 
 def check_identity(folder: RunFolder, identity: dict[str, Any], config: TrainingConfig) -> None:
@@ -75,6 +100,15 @@ def _differences(before: Any, now: Any, path: str = "") -> list[str]:
             lines += _differences(before.get(key), now.get(key), name)
         return lines
     return [] if before == now else [f"{path}: was {before!r}, is {now!r}"]
+
+
+def _digest_samples(data: Samples) -> str:
+    index = np.unique(np.linspace(0, len(data) - 1, min(N_LOOKED_AT, len(data))).astype(np.int64))
+    digest = hashlib.sha256(str(len(data)).encode())
+    for name, tensor in sorted(data.gather(index).fields.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _digest(content: Any) -> str:

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -17,6 +16,7 @@ from helpers.data.collate import Batch
 from helpers.data.order import SampleOrder
 from helpers.data.packing import Samples
 from helpers.engine.device import DevicePlan
+from helpers.engine.evaluate import evaluate
 from helpers.engine.optim import Optimizer, clip_gradients
 from helpers.engine.run import Run
 from helpers.engine.schedule import Schedule
@@ -74,9 +74,10 @@ class TrainingLoop:
                 is_best = self._validate(run, val)
             if not is_last and (is_best or _is_due(state.step, config.save_every)):
                 self._save(run, save)
-        if tracker.has_pending:
+        if run.early_reason and tracker.has_pending:
             self._log(run)
         tracker.pause()
+        self._check_pending(run)
         if state.step == run.total_steps:
             return "completed"
         return "stopped_early" if run.early_reason else "paused"
@@ -120,26 +121,11 @@ class TrainingLoop:
         self.optimizer.zero_grad()
         return norm, is_applied
 
-    @torch.no_grad()
     def evaluate(self, data: Samples, n_sequences: int = 0) -> dict[str, float]:
-        """Metrics over the first to last of `n_sequences` evenly spread samples; 0 takes all.
-
-        Draws no random number, and leaves the model in the mode it was in.
-        """
-        n = min(n_sequences or len(data), len(data))
-        index = np.linspace(0, len(data) - 1, n).astype(np.int64)
-        token_bytes = getattr(data, "token_bytes", None)
-        if token_bytes is not None:
-            token_bytes = token_bytes.to(self.plan.device)
+        """Metrics over `n_sequences` evenly spread samples; 0 takes all."""
         # Without gradients twice the micro-batch fits into the same memory.
-        size, sums, was_training = 2 * self.micro_batch_size, 0, self.model.training
-        self.model.eval()
-        for start in range(0, n, size):
-            batch = data.gather(index[start : start + size]).to(self.plan.device)
-            with self.plan.autocast():
-                sums = sums + self.objective.sums(batch, token_bytes)
-        self.model.train(was_training)
-        return self.objective.metrics_from(sums)
+        size = 2 * self.micro_batch_size
+        return evaluate(self.model, self.objective, self.plan, data, n_sequences, size)
 
     def _log(self, run: Run) -> None:
         row = run.tracker.flush(
@@ -149,17 +135,35 @@ class TrainingLoop:
             * self.schedule(max(0, run.state.updates - 1)),
             **self._scale(run),
         )
-        # A loss is of the weights before its update, so the gradient tells first; in fp16 the
-        # scaler has skipped what overflowed.
-        names = ("train/loss", "gradient_norm") if self.scaler is None else ("train/loss",)
-        for name in names:
-            if not math.isfinite(row[name]):
-                raise DivergedError(
-                    f"{name} at step {run.state.step} is {row[name]}, but a finite one is wanted. "
-                    "Lower learning_rate, or look at the data of these steps; the last checkpoint "
-                    "is sound and a run from it can go on with other settings."
-                )
+        self._check_finite(run, [row["train/loss"]], [row["gradient_norm"]])
         run.emit("on_log", row)
+
+    def _check_pending(self, run: Run) -> None:
+        """Look at the steps that are not logged yet, before anything is saved."""
+        pending = run.tracker.pending()
+        self._check_finite(run, pending["losses"], pending["norms"])
+
+    def _check_finite(self, run: Run, losses: list[float], norms: list[float]) -> None:
+        """Raise DivergedError for a loss or gradient that is not finite.
+
+        A loss is of the weights before its update, so the gradient tells first. In fp16 the scaler
+        skips what overflows; there a scale below 1 says that nothing is applied any more.
+        """
+        names = {"train/loss": losses, "gradient_norm": norms if self.scaler is None else []}
+        wrong = [
+            f"{name} is {value}"
+            for name, values in names.items()
+            for value in values
+            if not math.isfinite(value)
+        ]
+        if self.scaler is not None and self.scaler.get_scale() < 1:
+            wrong.append(f"the scale of fp16 losses fell to {self.scaler.get_scale():.1e}")
+        if wrong:
+            raise DivergedError(
+                f"{wrong[0]} up to step {run.state.step}, but finite values are wanted. Build the "
+                "model again, lower learning_rate or look at the data of these steps, and start "
+                "under another run_name; the last checkpoint is sound."
+            )
 
     def _validate(self, run: Run, val: Samples) -> bool:
         """Validate, and return whether this is the best so far."""
@@ -178,9 +182,8 @@ class TrainingLoop:
 
     def _save(self, run: Run, save: Callable[[Run], None]) -> None:
         """Save on the way; a full disk is told and does not end the run."""
-        if run.tracker.has_pending:
-            self._log(run)
         run.tracker.pause()
+        self._check_pending(run)
         try:
             save(run)
         except CheckpointError as error:

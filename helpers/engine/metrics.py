@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -32,6 +33,7 @@ class MetricsTracker:
         self._losses: list[Tensor] = []
         self._norms: list[Tensor] = []
         self._counts: list[int | Tensor] = []
+        self._earlier: dict[str, list[float]] = _nothing()
         self._elapsed_before, self._window_s = 0.0, 0.0
         self._clock: float | None = None
 
@@ -41,10 +43,26 @@ class MetricsTracker:
         self._counts.append(count)
         self._norms.append(gradient_norm)
 
+    def pending(self) -> dict[str, Any]:
+        """What the steps since the last row measured, as numbers; this waits for the device."""
+        losses = torch.stack(self._losses).tolist() if self._losses else []
+        norms = torch.stack(self._norms).tolist() if self._norms else []
+        return {
+            "losses": self._earlier["losses"] + losses,
+            "norms": self._earlier["norms"] + norms,
+            "counts": self._earlier["counts"] + [int(count) for count in self._counts],
+            "window_s": self._window_s,
+        }
+
     def flush(self, step: int, **values: float) -> dict[str, Any]:
-        """Turn the steps since the last flush into a row; this waits for the device."""
-        losses, norms = torch.stack(self._losses).tolist(), torch.stack(self._norms).tolist()
-        counts = [int(c) for c in self._counts]
+        """Turn the steps since the last row into a row; this waits for the device.
+
+        A step whose gradient overflowed in fp16 was skipped, and does not enter the mean norm
+        unless all were.
+        """
+        pending = self.pending()
+        losses, counts = pending["losses"], pending["counts"]
+        norms = [n for n in pending["norms"] if math.isfinite(n)] or pending["norms"]
         self.pause()
         loss = sum(losses) / sum(counts)
         row = {
@@ -57,6 +75,7 @@ class MetricsTracker:
             **values,
         }
         self._losses, self._counts, self._norms, self._window_s = [], [], [], 0.0
+        self._earlier = _nothing()
         self.first_loss_at = self.first_loss_at or time.time()
         self._append(row)
         self.resume()
@@ -81,7 +100,7 @@ class MetricsTracker:
     @property
     def has_pending(self) -> bool:
         """Whether steps wait for a flush."""
-        return bool(self._losses)
+        return bool(self._losses or self._earlier["losses"])
 
     @property
     def elapsed_s(self) -> float:
@@ -89,9 +108,12 @@ class MetricsTracker:
         running = 0.0 if self._clock is None else time.perf_counter() - self._clock
         return self._elapsed_before + running
 
-    def restore(self, step: int, elapsed_s: float) -> None:
-        """Take up the rows of an earlier session up to a step; later ones are dropped."""
+    def restore(self, step: int, elapsed_s: float, pending: dict[str, Any] | None = None) -> None:
+        """Take up an earlier session: its rows up to a step, and what was still pending."""
         self._elapsed_before = elapsed_s
+        if pending is not None:
+            self._earlier = {name: pending[name] for name in _nothing()}
+            self._window_s = pending["window_s"]
         if self._path is None or not self._path.exists():
             return
         self.rows = [row for row in read_rows(self._path) if row["step"] <= step]
@@ -125,6 +147,10 @@ class MetricsTracker:
         if self._path is not None:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(_line(row))
+
+
+def _nothing() -> dict[str, list[float]]:
+    return {"losses": [], "norms": [], "counts": []}
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

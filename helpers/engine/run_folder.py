@@ -13,9 +13,11 @@ from typing import Any
 from helpers.engine.checkpoint import CheckpointStore, write_json
 from helpers.errors import RunFolderError
 
+DEVICE_FILE = "device.json"
+
 
 class RunFolder:
-    """`<output_dir>/<run_id>/` with run.json, config.json, metrics.jsonl, checkpoints and results.
+    """A folder `<output_dir>/<run_id>/` with identity, settings, metrics, checkpoints and results.
 
     Raises: RunFolderError if the folder cannot be created or written.
     """

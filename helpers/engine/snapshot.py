@@ -22,6 +22,7 @@ VALUES = {
     "scaler",
     "callbacks",
     "elapsed_s",
+    "pending",
     "samples",
     "plan",
 }
@@ -59,14 +60,17 @@ def take_snapshot(run: Run, loop: TrainingLoop) -> Snapshot:
             "scaler": None if loop.scaler is None else loop.scaler.state_dict(),
             "callbacks": {name: c.state_dict() for name, c in _with_memory(run).items()},
             "elapsed_s": run.tracker.elapsed_s,
+            "pending": run.tracker.pending(),
             "samples": run.samples,
             "plan": loop.plan.to_dict(),
         },
     )
 
 
-def restore_run(run: Run, loop: TrainingLoop) -> None:
+def restore_run(run: Run, loop: TrainingLoop) -> list[str]:
     """Take up the newest sound checkpoint of the run, if it has one.
+
+    Returns what was found damaged and set aside, a sentence each.
 
     Raises: CheckpointError if none is sound, if a part is missing or unknown, or if the run was
     computed in another number format.
@@ -74,17 +78,15 @@ def restore_run(run: Run, loop: TrainingLoop) -> None:
     store = run.folder.checkpoints
     store.sweep()
     snapshot = store.load_latest()
-    for note in store.notes:
-        run.tell("damaged checkpoint", note)
     if snapshot is None:
         run.tracker.restore(0, 0.0)
-        return
+        return store.notes
     _check_parts(snapshot)
     state = snapshot.state
     if state["plan"]["precision"] != loop.plan.precision:
         raise CheckpointError(
-            f"The run was computed in {state['plan']['precision']}, but this machine would go on "
-            f"in {loop.plan.precision}. Set precision={state['plan']['precision']!r} to continue."
+            f"The run was computed in {state['plan']['precision']}, but would go on in "
+            f"{loop.plan.precision}. Start anew under another run_name."
         )
     load_model_tensors(run.model, snapshot.sections["model"], state["aliases"])
     loop.optimizer.load_state_tensors(snapshot.sections["optimizer"])
@@ -94,8 +96,9 @@ def restore_run(run: Run, loop: TrainingLoop) -> None:
     run.state, run.early_reason = RunState(**state["run"]), state["early_reason"]
     run.samples[:] = [tuple(sample) for sample in state["samples"]]
     run.resumed_from = snapshot.step
-    run.tracker.restore(snapshot.step, state["elapsed_s"])
+    run.tracker.restore(snapshot.step, state["elapsed_s"], state["pending"])
     restore_random_state(state["random"], snapshot.sections["random"])
+    return store.notes
 
 
 def _check_parts(snapshot: Snapshot) -> None:

@@ -117,7 +117,6 @@ class Decoder(nn.Module):
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         if config.tie_embeddings:
             self.head.weight = self.embedding.weight
-        self._rotation: tuple[Tensor, Tensor] | None = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -136,22 +135,11 @@ class Decoder(nn.Module):
 
     def forward(self, input_ids: Tensor) -> Tensor:
         x = _norm(self.embedding(input_ids))
-        rotation = self._rotation_for(input_ids.shape[1], x.device)
+        head_width = self.config.d_model // self.config.n_heads
+        rotation = _rotation(input_ids.shape[1], head_width, self.config.rope_base, x.device)
         for block in self.blocks:
             x = block(x, rotation)
         return self.head(self.norm(x))
-
-    def _rotation_for(self, n_tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Cosine (T, 1, 1, D / 2) and signed sine (T, 1, 2, D / 2) of position times frequency."""
-        known = self._rotation
-        if known is None or known[0].shape[0] < n_tokens or known[0].device != device:
-            half = self.config.d_model // self.config.n_heads // 2
-            exponent = torch.arange(half, device=device, dtype=torch.float32) / half
-            frequency = self.config.rope_base**-exponent
-            angle = torch.outer(torch.arange(n_tokens, device=device).float(), frequency)
-            sin = torch.stack((-angle.sin(), angle.sin()), dim=1)
-            known = self._rotation = angle.cos()[:, None, None], sin[:, None]
-        return known[0][:n_tokens], known[1][:n_tokens]
 
 
 def build_decoder(config: DecoderConfig, *, seed: int) -> Decoder:
@@ -174,6 +162,17 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # (B, H, T, D) each -> 
 def _norm(x: Tensor) -> Tensor:
     """Scale the last dimension to a root mean square of one."""
     return F.rms_norm(x, (x.shape[-1],))
+
+
+def _rotation(
+    n_tokens: int, head_width: int, base: float, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Cosine (T, 1, 1, D / 2) and signed sine (T, 1, 2, D / 2) of position times frequency."""
+    half = head_width // 2
+    frequency = base ** -(torch.arange(half, device=device, dtype=torch.float32) / half)
+    angle = torch.outer(torch.arange(n_tokens, device=device, dtype=torch.float32), frequency)
+    sin = angle.sin()
+    return angle.cos()[:, None, None], torch.stack((-sin, sin), dim=1)[:, None]
 
 
 def _rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:  # (B, T, H, D) -> same

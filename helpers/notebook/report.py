@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from helpers.config import TrainingConfig
 from helpers.engine.checkpoint import write_json
@@ -16,6 +16,9 @@ from helpers.engine.result import TrainingResult
 from helpers.engine.run_folder import shown
 from helpers.notebook.runtime import seconds_since_start
 from helpers.tracking.environment import environment
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MIME = "application/vnd.trainbook.run+json"
 FILE_NAME = "run_summary.json"
@@ -98,6 +101,19 @@ def record_run(
     path = Path(result.run_dir) / FILE_NAME
     write_json(path, json.loads(json.dumps(_finite(values))))
     return RunSummary(values, path)
+
+
+def runs_on_record(config: TrainingConfig, n: int = 5) -> pd.DataFrame:
+    """The last runs in the database that the settings name; empty where they name none."""
+    import pandas as pd
+
+    from helpers.tracking.db import ExperimentDB
+
+    url = config.database_url()
+    if url is None:
+        return pd.DataFrame()
+    with ExperimentDB(url) as db:
+        return db.runs().filter(["status", "step", "final_loss", "final_bits_per_byte"]).tail(n)
 
 
 def _finite(value: Any) -> Any:
