@@ -11,6 +11,7 @@ from typing import Any
 
 from nbformat import NotebookNode
 
+from tools.errors import SettingsError
 from tools.execution import Watcher
 from tools.notebook import assignments, read_notebook
 from tools.output import (
@@ -85,7 +86,13 @@ def run_notebook(
     values = _values(nb, path, parameters or {}, smoke, settings)
     output_dir = Path(output_dir or settings.output_dir)
     draft = output_dir / f".running-{path.stem}-{os.getpid()}"
-    draft.mkdir(parents=True, exist_ok=True)
+    try:
+        draft.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"output_dir is {str(output_dir)!r}, but it cannot be written ({error.strerror}). "
+            "Give --output-dir a folder that you may write."
+        ) from error
     watcher = Watcher(nb, timeout_s, total_timeout_s, progress or (lambda line: None))
     started = time.monotonic()
     ending = watcher.execute(path, draft / path.name, values)

@@ -154,6 +154,10 @@ def _decoded(path: Path) -> str:
         raise DataError(
             f"{path} cannot be read ({error.strerror}). Check the path and its permissions."
         ) from error
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path} is not text in the encoding of a Python source ({error}). Save it as UTF-8."
+        ) from error
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

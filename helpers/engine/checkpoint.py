@@ -70,6 +70,12 @@ class CheckpointStore:
                 _write(building, snapshot)
                 building.rename(final)
                 _sync_folder(self.folder)
+            except (TypeError, ValueError) as error:
+                shutil.rmtree(building, ignore_errors=True)
+                raise CheckpointError(
+                    f"The state of step {snapshot.step} cannot be written as JSON ({error}). "
+                    "Return plain numbers, texts, lists and dicts from state_dict."
+                ) from error
             except (OSError, SafetensorError) as error:
                 shutil.rmtree(building, ignore_errors=True)
                 raise CheckpointError(

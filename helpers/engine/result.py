@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,7 @@ class TrainingResult:
         return [field.name for field in dataclasses.fields(self)]
 
     def to_dict(self) -> dict[str, Any]:
-        """All values as plain JSON types; tables become lists of rows."""
+        """All values as plain JSON types: tables as lists of rows, paths as a reader wants them."""
         tables = {"metrics_summary", "history"}
         values = {name: getattr(self, name) for name in self.keys() if name not in tables}
         for name in tables:
@@ -67,6 +68,8 @@ class TrainingResult:
                 {key: value for key, value in row.items() if value == value}
                 for row in frame.to_dict("records")
             ]
+        for name in ("run_dir", "checkpoint_path", "best_checkpoint_path"):
+            values[name] = values[name] and shown(values[name])
         return values
 
     def rows(self) -> list[tuple[str, str]]:
@@ -83,7 +86,7 @@ class TrainingResult:
         rows.append(("training time", f"{self.training_time:.1f} s"))
         if self.resumed_from is not None:
             rows.append(("continued from", f"step {self.resumed_from:,}"))
-        rows.append(("checkpoint", str(self.checkpoint_path)))
+        rows.append(("checkpoint", shown(self.checkpoint_path)))
         return rows
 
     def __repr__(self) -> str:
@@ -106,7 +109,7 @@ def make_result(run: Run, status: str, final: dict[str, float]) -> TrainingResul
     elapsed = run.tracker.elapsed_s
     return TrainingResult(
         run_id=run.run_id,
-        run_dir=shown(run.folder.path),
+        run_dir=str(run.folder.path),
         status=status,
         steps=state.step,
         tokens=state.tokens,
@@ -117,8 +120,8 @@ def make_result(run: Run, status: str, final: dict[str, float]) -> TrainingResul
         best_epoch=_epoch_of(rows, state.best_step),
         training_time=elapsed,
         tokens_per_s=state.tokens / elapsed if elapsed else 0.0,
-        checkpoint_path=shown(run.folder.checkpoints.path(state.step)),
-        best_checkpoint_path=None if best is None else shown(run.folder.checkpoints.path(best)),
+        checkpoint_path=str(run.folder.checkpoints.path(state.step)),
+        best_checkpoint_path=None if best is None else str(run.folder.checkpoints.path(best)),
         resumed_from=run.resumed_from,
         first_loss_at=run.tracker.first_loss_at,
         metrics_summary=run.tracker.summary(),
@@ -145,4 +148,4 @@ def read_result(run: Run) -> TrainingResult | None:
 def _epoch_of(rows: list[dict[str, Any]], step: int | None) -> int | None:
     """The epoch, counted from 0, in which a step lies."""
     epochs = [row["epoch"] for row in rows if row["step"] == step]
-    return int(epochs[0]) if epochs else None
+    return max(0, math.ceil(epochs[0]) - 1) if epochs else None

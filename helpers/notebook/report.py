@@ -83,7 +83,7 @@ def record_run(
     values = {
         "run_id": result.run_id,
         "status": result.status,
-        "run_dir": result.run_dir,
+        "run_dir": shown(result.run_dir),
         "steps": result.steps,
         "tokens": result.tokens,
         "elapsed_s": seconds_since_start(),
@@ -93,7 +93,7 @@ def record_run(
         "val_loss": metrics.get("loss"),
         "val_bits_per_byte": metrics.get("bits_per_byte"),
         "baselines": dict(baselines or {}),
-        "checkpoint_path": result.checkpoint_path,
+        "checkpoint_path": result.checkpoint_path and shown(result.checkpoint_path),
         "html_path": None,
         "config": config.to_dict(),
         "environment": environment(),
