@@ -19,7 +19,7 @@ train: setup
 	@$(BIN)/python -m tools run training.ipynb
 
 test: setup
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 check: setup
 	@$(BIN)/python -m ruff check .

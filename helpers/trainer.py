@@ -14,7 +14,7 @@ from torch import nn
 from helpers.config import TrainingConfig
 from helpers.data.packing import Samples, as_samples
 from helpers.engine.agreement import check_agreement
-from helpers.engine.callbacks import Callback, EarlyStopping, RunLog, TextSamples
+from helpers.engine.callbacks import Callback, EarlyStopping, TextSamples
 from helpers.engine.checkpoint import CheckpointStore, write_json
 from helpers.engine.device import DevicePlan, plan_device, prepare_backend
 from helpers.engine.evaluate import evaluate
@@ -27,6 +27,7 @@ from helpers.engine.random_state import set_seed
 from helpers.engine.result import TrainingResult, make_result, read_result, write_result
 from helpers.engine.run import Run
 from helpers.engine.run_folder import DEVICE_FILE, RunFolder, free_name, read_json
+from helpers.engine.run_log import RunLog
 from helpers.engine.schedule import SchedulerFactory
 from helpers.engine.snapshot import restore_run, save_run
 from helpers.engine.stop import StopSignal, stop_on_signals
@@ -97,20 +98,21 @@ class Trainer:
             set_seed(config.seed)
             plan = self._device(folder.path)
             loop = self._loop(total_steps, plan)
-            run = self._run(folder, total_steps, train, stop, db)
+            log = None if db is None else RunLog(db)
+            run = self._run(folder, total_steps, train, stop, log)
             damaged = restore_run(run, loop)
             known = read_result(run)
             if known is not None:
                 if not folder.model_file.exists():
                     self.export(known)
                 return known
-            if db is not None:
-                _record_start(db, run, identity)
+            if log is not None:
+                log.start(run, config, identity)
             for note in damaged:
                 run.tell("damaged checkpoint", note)
             if unread:
                 run.tell("not read", f"neither model nor data reads {', '.join(unread)}")
-            return self._finish(run, loop, train, val, db)
+            return self._finish(run, loop, train, val, log)
 
     def evaluate(self, data: Any, n_sequences: int = 0) -> dict[str, float]:
         """Metrics of the model as it is over a data set; 0 sequences takes all."""
@@ -126,12 +128,15 @@ class Trainer:
 
         Raises: CheckpointError if the file cannot be written.
         """
-        path = RunFolder(result.run_dir).model_file
-        export_model(path, self.model, self.training_config, result.to_dict())
+        path = self._write_model(result)
         with self._database() as db:
             if db is not None:
                 db.log_artifact(result.run_id, path, "model")
         return path
+
+    def _write_model(self, result: TrainingResult) -> Path:
+        path = RunFolder(result.run_dir).model_file
+        return export_model(path, self.model, self.training_config, result.to_dict())
 
     def _finish(
         self,
@@ -139,7 +144,7 @@ class Trainer:
         loop: TrainingLoop,
         train: Samples,
         val: Samples | None,
-        db: ExperimentDB | None,
+        log: RunLog | None,
     ) -> TrainingResult:
         """Train what is left, validate on all data, save, and put the outcome on record."""
         status, final = "failed", {}
@@ -154,12 +159,12 @@ class Trainer:
             result = make_result(run, outcome, final)
             write_result(run.folder, result)
             status = outcome
+            if status != "paused":
+                self._write_model(result)
         finally:
             run.emit("on_end", status)
-            if db is not None:
-                _record_end(db, run, status, final)
-        if status != "paused":
-            self.export(result)
+            if log is not None:
+                log.finish(run, status, final)
         return result
 
     def _samples(self, train_data: Any, val_data: Any) -> tuple[Samples, Samples | None]:
@@ -236,7 +241,7 @@ class Trainer:
         total_steps: int,
         train: Samples,
         stop: StopSignal,
-        db: ExperimentDB | None,
+        log: RunLog | None,
     ) -> Run:
         return Run(
             folder=folder,
@@ -246,10 +251,10 @@ class Trainer:
             n_train_samples=len(train),
             tracker=MetricsTracker(folder.metrics_file),
             stop=stop,
-            callbacks=self._callbacks(train, db),
+            callbacks=self._callbacks(train, log),
         )
 
-    def _callbacks(self, train: Samples, db: ExperimentDB | None) -> list[Callback]:
+    def _callbacks(self, train: Samples, log: RunLog | None) -> list[Callback]:
         """The user's callbacks, those the settings ask for, and last those that show and record."""
         config, callbacks = self.training_config, list(self.callbacks)
         if config.early_stopping_patience:
@@ -263,7 +268,7 @@ class Trainer:
                     tokenizer, config.sample_prompt, config.sample_tokens, context, config.seed
                 )
             )
-        callbacks += [RunLog(db)] if db is not None else []
+        callbacks += [log] if log is not None else []
         return callbacks + progress_callbacks(config.panel)
 
     @contextlib.contextmanager
@@ -277,24 +282,3 @@ class Trainer:
 
         with ExperimentDB(url) as db:
             yield db
-
-
-def _record_start(db: ExperimentDB, run: Run, identity: dict[str, Any]) -> None:
-    from helpers.tracking.environment import code_version, environment
-
-    db.start_run(
-        run.run_id,
-        name=run.run_id,
-        config=run.config.to_dict(),
-        task=identity["task"],
-        data_fingerprint=identity["data"],
-        code_version=code_version(),
-        environment=environment(),
-        seed=run.config.seed,
-        run_dir=str(run.folder.path),
-    )
-
-
-def _record_end(db: ExperimentDB, run: Run, status: str, final: dict[str, float]) -> None:
-    results = {**run.state.to_dict(), "elapsed_s": run.tracker.elapsed_s}
-    db.finish_run(run.run_id, status, results | {f"final_{k}": v for k, v in final.items()})

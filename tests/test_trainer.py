@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sqlalchemy import event
 from torch import nn
 
 from helpers.engine.callbacks import Callback, EarlyStopping
@@ -763,3 +764,25 @@ def test_a_damaged_checkpoint_is_told_also_to_a_database_that_is_new(make_traine
 
     assert result.status == "completed"
     assert [kind for _, kind, _ in result.events] == ["damaged checkpoint"]
+
+
+def test_a_database_that_fails_does_not_end_the_run_and_catches_up(make_trainer, data, tmp_path):
+    file = tmp_path / "runs" / "experiments.db"
+    held = []
+
+    def hold(run):
+        connection = sqlite3.connect(file, isolation_level=None)
+        connection.execute("BEGIN IMMEDIATE")
+        held.append(connection)
+
+    callbacks = [At(3, hold), At(6, lambda run: held.pop().close())]
+    with ExperimentDB(file) as db:
+        event.listen(db._engine, "connect", lambda c, _: c.execute("PRAGMA busy_timeout = 10"))
+        db._engine.dispose()
+        trainer = make_trainer(run_name="r", callbacks=callbacks, db=db, log_every=1)
+        result = trainer.train(data.train)
+        metrics, status = db.metrics("r", ["train/loss"]), db.run("r")["status"]
+
+    assert result.status == status == "completed"
+    assert [kind for _, kind, _ in result.events] == ["not recorded"]
+    assert metrics["train/loss"].tolist() == result.history["train/loss"].tolist()

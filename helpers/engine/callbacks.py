@@ -14,7 +14,6 @@ from helpers.models.generate import complete_text
 if TYPE_CHECKING:
     from helpers.engine.checkpoint import CheckpointInfo
     from helpers.engine.run import Run
-    from helpers.tracking.db import ExperimentDB
 
 
 class Callback:
@@ -82,36 +81,3 @@ class TextSamples(Callback):
     def on_evaluate(self, run: Run, row: dict[str, Any]) -> None:
         text = complete_text(run.model, self.tokenizer, self.prompt, self.n_tokens, **self.options)
         run.samples.append((row["step"], text))
-
-
-class RunLog(Callback):
-    """Keep the run in the database: metrics, events, checkpoints, and how it ended."""
-
-    def __init__(self, db: ExperimentDB) -> None:
-        self.db = db
-
-    def on_start(self, run: Run) -> None:
-        self.db.forget_after(run.run_id, run.state.step)
-
-    def on_log(self, run: Run, row: dict[str, Any]) -> None:
-        self.db.log_metrics(run.run_id, [(row["step"], _numbers(row))])
-
-    def on_evaluate(self, run: Run, row: dict[str, Any]) -> None:
-        self.db.log_metrics(run.run_id, [(row["step"], _numbers(row))])
-
-    def on_checkpoint(self, run: Run, info: CheckpointInfo) -> None:
-        self.db.log_checkpoint(
-            run.run_id,
-            info.step,
-            str(info.path),
-            bytes=info.n_bytes,
-            is_best=info.step == run.state.best_step,
-            metrics={"best_loss": run.state.best_loss},
-        )
-
-    def on_event(self, run: Run, kind: str, message: str) -> None:
-        self.db.log_event(run.run_id, kind, message, step=run.state.step)
-
-
-def _numbers(row: dict[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in row.items() if name != "step"}
