@@ -42,19 +42,17 @@ def train(config_file: Path | None, preset: str | None, assignments: tuple[str, 
 @click.option("--output-dir", default="runs", type=click.Path(path_type=Path), show_default=True)
 def runs(output_dir: Path) -> None:
     """List the runs on record, oldest first."""
-    from helpers.tracking import ExperimentDB
+    from helpers.config import TrainingConfig
+    from helpers.notebook.report import runs_on_record
 
-    path = output_dir / "experiments.db"
-    if not path.exists():
-        raise Refused(f"{path} does not exist, so no run is on record there. Give --output-dir.")
-    with ExperimentDB(path) as db:
-        table = db.runs()
-    columns = [c for c in ("status", "step", "final_loss", "elapsed_s", "run_dir") if c in table]
-    click.echo(table[columns].to_string())
+    config = TrainingConfig(output_dir=str(output_dir))
+    if not Path(config.database_url()).exists():
+        raise Refused(f"{output_dir} has no database of runs: nothing was trained there yet.")
+    click.echo(runs_on_record(config, n=1_000_000).to_string())
 
 
 def _train(config_file: Path | None, preset: str | None, assignments: tuple[str, ...]):
-    from helpers.config import TrainingConfig, TrainingConfigBuilder, parse_setting
+    from helpers.config import TrainingConfig, TrainingConfigBuilder, parse_settings
     from helpers.data import UniversalDataModule, text_baselines
     from helpers.errors import ConfigError
     from helpers.models import DecoderConfig, build_decoder
@@ -71,7 +69,7 @@ def _train(config_file: Path | None, preset: str | None, assignments: tuple[str,
         builder = TrainingConfigBuilder.from_config(TrainingConfig.load(config_file))
     else:
         builder = TrainingConfigBuilder.from_preset(preset or "quick")
-    config = builder.with_settings(**dict(map(parse_setting, assignments))).build()
+    config = builder.with_settings(**parse_settings(assignments)).build()
 
     data = UniversalDataModule.from_config(config)
     model_config = DecoderConfig(data.vocab_size, **config.group("model"))

@@ -23,6 +23,10 @@ Group = Literal[
     "data", "model", "training", "optimizer", "scheduler", "hardware", "checkpointing", "logging"
 ]
 Role = Literal["identity", "schedule", "runtime"]
+MAIN_SETTINGS = {
+    "source", "vocab_size", "sequence_length", "d_model", "n_layers", "n_heads", "batch_size",
+    "max_steps", "epochs", "seed", "optimizer", "learning_rate", "scheduler", "output_dir",
+}  # fmt: skip
 GROUPS: tuple[str, ...] = typing.get_args(Group)
 
 
@@ -400,9 +404,9 @@ class TrainingConfig(BaseModel):
 
     def _repr_html_(self) -> str:
         names = [name for group in GROUPS for name in names_of(group)]
-        chosen = [name for name in names if self.origin(name) != "default"]
+        chosen = [n for n in names if self.origin(n) != "default" or n in MAIN_SETTINGS]
         rest = [name for name in names if name not in chosen]
-        summary = f"<summary>{len(rest)} settings at their defaults</summary>"
+        summary = f"<summary>{len(rest)} more settings, at their defaults</summary>"
         return f"{self._table(chosen)}<details>{summary}{self._table(rest)}</details>"
 
     def _table(self, names: list[str]) -> str:
@@ -520,13 +524,23 @@ class TrainingConfigBuilder:
                     f"{group_of(name)}. Use with_{group_of(name)}({name}=...)."
                 )
         if faults:
-            raise ConfigError(_listing(faults))
+            known = {n: v for n, v in settings.items() if n in TrainingConfig.model_fields}
+            raise ConfigError(_listing(faults + self._faults_with(known)))
         values = {**self._values, **settings}
         origins = {**self._origins, **dict.fromkeys(settings, "user")}
         for chosen, other, nothing in (("epochs", "max_steps", 0), ("max_steps", "epochs", 0.0)):
             if settings.get(chosen) and origins.get(other) != "user":
                 values[other], origins[other] = nothing, "automatic"
         return TrainingConfigBuilder(values, origins)
+
+    def _faults_with(self, settings: Mapping[str, Any]) -> list[str]:
+        """What would be wrong with these settings too."""
+        try:
+            self._with(settings).build()
+        except ConfigError as error:
+            lines = str(error).split("\n- ")
+            return lines[1:] or lines
+        return []
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -627,6 +641,23 @@ def parse_setting(assignment: str) -> tuple[str, Any]:
         ) from None
 
 
+def parse_settings(assignments: Iterable[str]) -> dict[str, Any]:
+    """Read several `NAME=VALUE`.
+
+    Raises: ConfigError, naming all faults at once.
+    """
+    settings, faults = {}, []
+    for assignment in assignments:
+        try:
+            name, value = parse_setting(assignment)
+            settings[name] = value
+        except ConfigError as error:
+            faults.append(str(error))
+    if faults:
+        raise ConfigError(_listing(faults))
+    return settings
+
+
 def _extra(name: str) -> dict[str, Any]:
     check_name(name)
     return TrainingConfig.model_fields[name].json_schema_extra  # type: ignore[return-value]
@@ -688,9 +719,10 @@ def _contradictions(values: Mapping[str, Any], given: set[str], wrong: set) -> I
     if have("d_model", "n_heads"):
         width, heads = known["d_model"], known["n_heads"]
         if width % heads or width // heads % 2:
+            cure = f"Try n_heads = {_heads_for(width)}." if width % 2 == 0 else "Make d_model even."
             yield (
                 f"d_model is {width} and n_heads is {heads}, but every head needs an even, whole "
-                f"width. Try n_heads = {_heads_for(width)}."
+                f"width. {cure}"
             )
     if (
         have("warmup_fraction", "decay_fraction", "scheduler")

@@ -80,7 +80,8 @@ class Trainer:
         """Train until the run is complete, stops early, or is interrupted.
 
         An interrupt finishes the step, saves, and returns a result with the status paused; calling
-        again continues. A run that is complete returns its result, with the weights loaded.
+        again continues. A run that had ended returns its result, with the weights loaded, and says
+        so; `resume="never"` trains it again.
 
         Raises: DataError, ConfigError, TaskError or RunFolderError before the first step, also if
         settings contradict what model and data were built with;
@@ -105,6 +106,7 @@ class Trainer:
             if known is not None:
                 if not folder.model_file.exists():
                     self.export(known)
+                run.emit("on_found_complete", known.status)
                 return known
             if log is not None:
                 log.start(run, config, identity)

@@ -25,6 +25,7 @@ MARKER_TAG = "papermill-error-cell-tag"
 SKIP_TAG = "skip-execution"
 OUTPUT_TIMEOUT_S = 60
 LOG_LINES = 12
+HEARTBEAT_S, MAX_LINE = 5.0, 160
 
 
 class Stopped(Exception):
@@ -69,7 +70,7 @@ class Watcher:
             "TRAINBOOK_HEADLESS": "1",
             "TRAINBOOK_KERNEL_STARTED": repr(time.time()),
         }
-        with log_path.open("wb") as log, self._signals():
+        with log_path.open("wb") as log, self._signals(), self._heartbeat():
             kind = "interrupted"
             try:
                 self.kernel.start(Path.cwd(), environment, log)
@@ -167,6 +168,36 @@ class Watcher:
         if time.monotonic() >= self._deadline:
             return f"the {self._total_timeout_s:g} s for the whole notebook"
         return f"{self._timeout_s or OUTPUT_TIMEOUT_S:g} s"
+
+    @contextlib.contextmanager
+    def _heartbeat(self) -> Iterator[None]:
+        """While a cell runs, repeat the line that it shows now, as of a progress panel."""
+        is_over = threading.Event()
+
+        def beat() -> None:
+            shown = ""
+            while not is_over.wait(HEARTBEAT_S):
+                line = self._line_shown()
+                if line and line != shown:
+                    shown = line
+                    self._progress(f"    {plain(line)}")
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            thread.join()
+
+    def _line_shown(self) -> str:
+        """The text of the running cell's last display, if it is one short line."""
+        for cell, record in list(self._pairs):
+            if record.started is not None and record.reply is None:
+                outputs = [o for o in list(cell.outputs) if o.output_type == "display_data"]
+                text = outputs[-1].data.get("text/plain", "") if outputs else ""
+                return text if len(text) <= MAX_LINE and "\n" not in text else ""
+        return ""
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

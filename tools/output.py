@@ -39,14 +39,24 @@ def folder_without_run(output_dir: Path, name: str) -> Path:
 
 
 def write_notebook(nb: NotebookNode, folder: Path, name: str) -> tuple[Path, Path]:
-    """Write NAME.ipynb and NAME.html into a folder and return their paths."""
+    """Write NAME.ipynb and NAME.html into a folder, beside those of earlier runs."""
     folder.mkdir(parents=True, exist_ok=True)
     for key in ("input_path", "output_path"):
         nb.metadata.get("papermill", {}).pop(key, None)
+    name = _free_name(folder, name)
     notebook_path, html_path = folder / f"{name}.ipynb", folder / f"{name}.html"
     write_whole(notebook_path, nbformat.writes(nb) + "\n")
     write_whole(html_path, to_html(nb, name))
     return notebook_path, html_path
+
+
+def _free_name(folder: Path, name: str) -> str:
+    """The name, or with the first number behind it that no earlier run has taken."""
+    number, candidate = 1, name
+    while (folder / f"{candidate}.ipynb").exists():
+        number += 1
+        candidate = f"{name}-{number}"
+    return candidate
 
 
 def to_html(nb: NotebookNode, title: str) -> str:

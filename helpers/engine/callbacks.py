@@ -22,6 +22,9 @@ class Callback:
     def on_start(self, run: Run) -> None:
         """Before the first step of a session, after a resume."""
 
+    def on_found_complete(self, run: Run, status: str) -> None:
+        """Instead of all that follows, where the run had ended before and nothing is trained."""
+
     def on_log(self, run: Run, row: dict[str, Any]) -> None:
         """After a row of training was recorded."""
 

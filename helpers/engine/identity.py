@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import hashlib
+import inspect
 import json
+import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +40,11 @@ def run_identity(
     identity = {
         "settings": {n: v for n, v in config.to_dict().items() if role_of(n) != "runtime"},
         "task": task.to_dict(),
-        "model": {"class": type(model).__name__, "config": plain_config(model_config)},
+        "model": {
+            "class": type(model).__name__,
+            "config": plain_config(model_config),
+            "code": _code_digest(model),
+        },
         "parameters": _digest(shapes),
         "data": data_fingerprint(train),
         "validation data": None if val is None else data_fingerprint(val),
@@ -100,6 +107,31 @@ def _differences(before: Any, now: Any, path: str = "") -> list[str]:
             lines += _differences(before.get(key), now.get(key), name)
         return lines
     return [] if before == now else [f"{path}: was {before!r}, is {now!r}"]
+
+
+def _code_digest(model: nn.Module) -> str | None:
+    """Digest of the classes that the user wrote, comments and docstrings left out.
+
+    Classes of torch and of this package do not enter: a new version of them is the same model.
+    """
+    trees = []
+    for kind in sorted({type(m) for m in model.modules()}, key=lambda k: k.__qualname__):
+        if kind.__module__.partition(".")[0] in ("torch", "helpers"):
+            continue
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
+        except (OSError, TypeError, SyntaxError):  # no source at hand, as of a built-in class
+            continue
+        trees.append(_without_docstrings(tree))
+    return _digest(trees) if trees else None
+
+
+def _without_docstrings(tree: ast.AST) -> str:
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = body[1:] or [ast.Pass()]
+    return ast.dump(tree)
 
 
 def _digest_samples(data: Samples) -> str:

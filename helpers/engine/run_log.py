@@ -74,7 +74,7 @@ class RunLog(Callback):
 
     def finish(self, run: Run, status: str, final: dict[str, float]) -> None:
         """Write how the session ended, and all that still waits."""
-        results = {**run.state.to_dict(), "elapsed_s": run.tracker.elapsed_s}
+        results = {**run.state.to_dict(), "training_s": run.tracker.elapsed_s}
         results |= {f"final_{name}": value for name, value in final.items()}
         self._retry_at = 0.0
         if status in ("completed", "stopped_early") and run.folder.model_file.is_file():

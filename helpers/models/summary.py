@@ -30,6 +30,7 @@ def summarize(model: nn.Module) -> pd.DataFrame:
         rows.append((name, type(child).__name__, sum(p.numel() for p in fresh)))
     own = sum(p.numel() for p in model.parameters() if id(p) not in seen)
     rows += [("(its own)", type(model).__name__, own)] if own else []
-    table = pd.DataFrame(rows, columns=["part", "type", "parameters"])
-    table["share (%)"] = (100 * table["parameters"] / max(1, table["parameters"].sum())).round(1)
+    rows.append(("all", type(model).__name__, sum(n for *_, n in rows)))
+    table = pd.DataFrame(rows, columns=["part", "type", "parameters"]).set_index("part")
+    table["share (%)"] = (100 * table["parameters"] / max(1, rows[-1][2])).round(1)
     return table

@@ -21,6 +21,8 @@ from helpers.engine.metrics import read_rows
 from helpers.engine.run import Run
 from helpers.engine.run_folder import read_json
 
+FOUND = "Nothing was trained now; set resume to 'never' to train it again."
+PAUSED = "All is saved; run the same again to go on."
 MIN_REFRESH_S = 0.5
 LINE_EVERY_S = 5.0
 MAX_POINTS = 240
@@ -37,6 +39,7 @@ class PanelView:
 
     run_id: str
     status: str
+    step: int
     total_steps: int
     rows: Sequence[dict[str, Any]]
     notes: Sequence[str] = ()
@@ -45,6 +48,16 @@ class PanelView:
 
     def _repr_html_(self) -> str:
         return render(self)
+
+    def line(self) -> str:
+        """Where the run stands, in one line."""
+        words = [f"{self.run_id} {self.status}, step {self.step:,} of {self.total_steps:,}"]
+        rows = [row for row in self.rows if "train/loss" in row]
+        if rows:
+            words.append(f"loss {rows[-1]['train/loss']:.4f}")
+            if self.status == "training":
+                words.append(f"{clock(seconds_left(rows[-1], self.total_steps))} left")
+        return ", ".join([*words, *self.notes[-1:]] if self.status == "paused" else words)
 
     def __repr__(self) -> str:
         return "\n".join(filter(None, [f"{self.run_id}: {self.status}", *map(line_of, self.rows)]))
@@ -78,7 +91,8 @@ def view_run(run_dir: str | Path) -> PanelView:
     steps = max((row["step"] for row in rows), default=0)
     losses = [(row["step"], row["val/loss"]) for row in rows if "val/loss" in row]
     best = min(losses, key=lambda pair: pair[1], default=None)
-    return PanelView(folder.name, result["status"], max(steps, result["steps"]), rows, best=best)
+    steps = max(steps, result["steps"])
+    return PanelView(folder.name, result["status"], steps, steps, rows, best=best)
 
 
 @dataclass
@@ -96,6 +110,11 @@ class HtmlPanel(Callback):
             self._note(run, f"continued from step {run.resumed_from:,}")
         self._show(run, force=True)
 
+    def on_found_complete(self, run: Run, status: str) -> None:
+        self.status = f"{status} before"
+        self._notes = [FOUND]
+        self._show(run, force=True)
+
     def on_log(self, run: Run, row: dict[str, Any]) -> None:
         self._show(run, force=row["step"] == 1)
 
@@ -111,6 +130,8 @@ class HtmlPanel(Callback):
 
     def on_end(self, run: Run, status: str) -> None:
         self.status = status
+        if status == "paused":
+            self._note(run, PAUSED)
         self._show(run, force=True)
 
     def _note(self, run: Run, text: str) -> None:
@@ -119,23 +140,24 @@ class HtmlPanel(Callback):
     def _show(self, run: Run, *, force: bool = False) -> None:
         if not force and time.monotonic() - self._shown_at < MIN_REFRESH_S:
             return
-        from IPython.display import HTML, display
+        from IPython.display import display
 
         state = run.state
         view = PanelView(
             run_id=run.run_id,
             status=self.status,
+            step=state.step,
             total_steps=run.total_steps,
             rows=run.tracker.rows,
             notes=[*self._notes, *filter(None, [self._saved])],
             sample=run.samples[-1][1] if run.samples else "",
             best=None if state.best_step is None else (state.best_step, state.best_loss),
         )
-        picture = HTML(render(view))
+        both = {"text/html": render(view), "text/plain": view.line()}
         if self._handle is None:
-            self._handle = display(picture, display_id=True)
+            self._handle = display(both, raw=True, display_id=True)
         else:
-            self._handle.update(picture)
+            self._handle.update(both, raw=True)
         self._shown_at = time.monotonic()
 
 
@@ -162,8 +184,12 @@ class LinePanel(Callback):
     def on_event(self, run: Run, kind: str, message: str) -> None:
         self._write(f"step {run.state.step:,}  {kind}: {message}")
 
+    def on_found_complete(self, run: Run, status: str) -> None:
+        self._write(f"run {run.run_id} {status} before, at step {run.state.step:,}. {FOUND}")
+
     def on_end(self, run: Run, status: str) -> None:
-        self._write(f"run {run.run_id} {status} at step {run.state.step:,}")
+        hint = f" {PAUSED}" if status == "paused" else ""
+        self._write(f"run {run.run_id} {status} at step {run.state.step:,}.{hint}")
 
     def _write(self, text: str) -> None:
         stream = self.stream or sys.stderr
@@ -205,7 +231,7 @@ def render(view: PanelView) -> str:
     """The panel as self-contained HTML without scripts."""
     train = [row for row in view.rows if "train/loss" in row]
     val = [row for row in view.rows if "val/loss" in row]
-    step = max((row["step"] for row in view.rows), default=0)
+    step = view.step
     share = 100 * step / max(1, view.total_steps)
     parts = [
         "<div style='font:13px/1.5 system-ui,sans-serif;max-width:660px'>",

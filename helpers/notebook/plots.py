@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from helpers.config import TrainingConfig
 
+LABELS = {"trigram": "3-gram", "fivegram": "5-gram"}
 TRAIN_COLOR, VAL_COLOR, OTHER_COLOR = "#4c8eda", "#e07b39", "#9aa5b1"
 
 
@@ -55,6 +56,7 @@ def plot_schedule(config: TrainingConfig, total_steps: int) -> Figure:
 def plot_comparison(bits_per_byte: Mapping[str, float], ours: str = "this model") -> Figure:
     """Bits per byte as bars, the best on top; lower is better."""
     ranked = sorted(bits_per_byte.items(), key=lambda pair: -pair[1])
+    ranked = [(LABELS.get(name, name), value) for name, value in ranked]
     names, values = [name for name, _ in ranked], [value for _, value in ranked]
     fig, ax = _figure(height=0.5 + 0.36 * len(names))
     colors = [TRAIN_COLOR if name == ours else OTHER_COLOR for name in names]

@@ -57,7 +57,7 @@ class RunSummary:
         }
 
     def _html(self) -> str:
-        names = ("run_id", "status", "steps", "val_loss", "val_bits_per_byte", "elapsed_s")
+        names = ("run_id", "status", "steps", "val_loss", "val_bits_per_byte", "training_s")
         cell = "<td style='text-align:left'>"
         rows = [(name, self.values[name]) for name in names] + [("record", shown(self.path))]
         body = "".join(
@@ -76,8 +76,12 @@ def record_run(
 ) -> RunSummary:
     """Write `run_summary.json` into the run folder, and return it for display.
 
-    `metrics` are those of the validation data; without them those of the result.
+    `metrics` are those of the validation data; without them those of the result. Where the run had
+    ended before and nothing was trained now, the record is left as it is.
     """
+    path = Path(result.run_dir) / FILE_NAME
+    if result.first_loss_at is None and path.exists():
+        return RunSummary(json.loads(path.read_text(encoding="utf-8")), path)
     metrics = metrics or result.final_metrics
     first_loss_s = result.first_loss_at and seconds_since_start(result.first_loss_at)
     values = {
@@ -98,13 +102,12 @@ def record_run(
         "config": config.to_dict(),
         "environment": environment(),
     }
-    path = Path(result.run_dir) / FILE_NAME
     write_json(path, json.loads(json.dumps(_finite(values))))
     return RunSummary(values, path)
 
 
 def runs_on_record(config: TrainingConfig, n: int = 5) -> pd.DataFrame:
-    """The last runs in the database that the settings name; empty where they name none."""
+    """The last runs on record with what sets them apart; empty without a database."""
     import pandas as pd
 
     from helpers.tracking.db import ExperimentDB
@@ -113,7 +116,10 @@ def runs_on_record(config: TrainingConfig, n: int = 5) -> pd.DataFrame:
     if url is None:
         return pd.DataFrame()
     with ExperimentDB(url) as db:
-        return db.runs().filter(["status", "step", "final_loss", "final_bits_per_byte"]).tail(n)
+        table = db.runs().tail(n)
+        settings = pd.DataFrame([db.run(name)["config"] for name in table.index], table.index)
+    results = table.filter(["status", "step", "final_loss", "final_bits_per_byte"])
+    return settings.filter(["source", "optimizer", "learning_rate", "d_model"]).join(results)
 
 
 def _finite(value: Any) -> Any:
