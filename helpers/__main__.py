@@ -76,9 +76,10 @@ def _train(config_file: Path | None, preset: str | None, assignments: tuple[str,
     model = build_decoder(model_config, seed=config.seed)
     trainer = Trainer(model, model_config, config, TaskSpec.causal_lm())
     result = trainer.train(data.train, data.val)
-    baselines = {}
-    if result.status != "paused":
-        baselines = text_baselines(data.train.documents, data.val.documents)
+    summary = record_run(result, config)
+    if result.status == "paused" or summary.values["baselines"]:
+        return summary
+    baselines = text_baselines(data.train.documents, data.val.documents)
     return record_run(result, config, baselines=baselines)
 
 

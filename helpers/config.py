@@ -14,6 +14,7 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter, ValidationError
 
@@ -708,6 +709,7 @@ def _contradictions(values: Mapping[str, Any], given: set[str], wrong: set) -> I
                     f"{' or '.join(map(repr, allowed))}, and {other} is {known[other]!r}. "
                     f"Leave {name} out, or change {other}."
                 )
+    yield from _faults_of_texts(known)
     if have("max_steps", "epochs"):
         if known["max_steps"] and known["epochs"]:
             yield (
@@ -751,6 +753,29 @@ def _contradictions(values: Mapping[str, Any], given: set[str], wrong: set) -> I
         yield (
             f"early_stopping_min_delta is {known['early_stopping_min_delta']}, but "
             "early_stopping_patience is 0 and nothing stops early. Set early_stopping_patience."
+        )
+
+
+def _faults_of_texts(known: Mapping[str, Any]) -> Iterator[str]:
+    """Texts and paths that something later would stumble over."""
+    for name in ("source", "cache_dir", "output_dir", "sample_prompt", "database"):
+        text = known.get(name, "")
+        if "\0" in text or text.encode("utf-8", "replace").decode("utf-8") != text:
+            yield f"{name} is {text!r}, which holds a character that no text has. Remove it."
+        elif name in ("cache_dir", "output_dir"):
+            try:
+                parts = Path(text).expanduser().parts
+            except RuntimeError:
+                yield f"{name} is {text!r}, but there is no such user. Write the path out."
+                continue
+            if any(len(part.encode()) > 255 for part in parts):
+                yield f"{name} has a name longer than 255 bytes, which no disk has. Shorten it."
+    if known.get("run_name") in ("experiments.db", "notebooks"):
+        yield f"run_name is {known['run_name']!r}, which is taken in output_dir. Choose another."
+    if urlsplit(known.get("database", "")).password:
+        yield (
+            "database has a password in its URL, which would be written into every record of the "
+            "run. Leave it out, and set PGPASSWORD or ~/.pgpass."
         )
 
 

@@ -99,12 +99,23 @@ class Objective:
         return logits
 
     def loss_sum(self, batch: Batch) -> Tensor:
-        """Summed loss of a batch, a scalar in nats."""
-        return token_loss_sum(self.logits(batch), self.labels(batch), self.task.ignore_index)
+        """Summed loss of a batch, a scalar in nats.
+
+        Raises: TaskError if the loss does not depend on anything that is trained.
+        """
+        labels = self.labels(batch)  # before forward, which may write to its inputs
+        loss = token_loss_sum(self.logits(batch), labels, self.task.ignore_index)
+        if torch.is_grad_enabled() and not loss.requires_grad:
+            raise TaskError(
+                "The loss does not depend on any trainable parameter, but training needs that. "
+                "Unfreeze some, and return logits that are not detached."
+            )
+        return loss
 
     def sums(self, batch: Batch, token_bytes: Tensor | None = None) -> Tensor:
         """Sums over a batch for `metrics_from`, on the device: loss, targets, hits, bytes."""
-        logits, labels = self.logits(batch), self.labels(batch)
+        labels = self.labels(batch)
+        logits = self.logits(batch)
         counted = labels != self.task.ignore_index
         hits = (logits.argmax(-1) == labels) & counted
         n_bytes = torch.zeros((), device=labels.device)
@@ -119,6 +130,11 @@ class Objective:
         The loss is among them whatever the task says, for a run is judged by it.
         """
         loss_sum, targets, hits, n_bytes = sums.tolist()
+        if not targets:
+            raise TaskError(
+                f"None of the labels counts: all are {self.task.ignore_index} or padding, but a "
+                "loss needs one. Look at the labels of the data set."
+            )
         loss = loss_sum / max(1.0, targets)
         values = {"loss": loss, "perplexity": perplexity(loss), "accuracy": hits / max(1, targets)}
         if n_bytes:
@@ -145,16 +161,31 @@ class Objective:
     def _check_ids(self, batch: Batch) -> None:
         """Refuse ids that no embedding has, and labels that are the inputs themselves."""
         ids = batch[self.task.inputs[0]]
-        top = 0 if ids.is_floating_point() else int(ids.max())
+        is_whole = not (ids.is_floating_point() or ids.is_complex())
+        if self._n_embeddings and is_whole and ids.numel() and int(ids.min()) < 0:
+            raise TaskError(
+                f"An input is {int(ids.min())}, but ids count from 0. Look at the data set."
+            )
+        top = int(ids.max()) if is_whole and ids.numel() else 0
         if self._n_embeddings and top >= self._n_embeddings:
             raise TaskError(
                 f"The model embeds {self._n_embeddings} tokens, but an input is {top}. Build the "
                 "model with the vocab_size of the data."
             )
-        labels = batch.fields.get(self.task.labels)
-        if labels is None or labels.shape != ids.shape:
-            return
+        labels = self.labels(batch)
+        if labels.is_floating_point():
+            raise TaskError(
+                f"The labels are of type {labels.dtype}, but {self.task.kind} wants ids. Convert "
+                "them to torch.long in the data set."
+            )
         counted = labels != self.task.ignore_index
+        if not counted.any() or int(labels[counted].min()) < 0:
+            raise TaskError(
+                f"The first batch has no label that counts, or one below 0 that is not "
+                f"{self.task.ignore_index}, but the loss needs ids. Look at the labels."
+            )
+        if self.task.labels not in batch.fields or labels.shape != ids.shape:
+            return
         is_copy = bool((labels[counted] == ids[counted]).all())
         if is_copy and len(ids[counted].unique()) > 1:
             raise TaskError(

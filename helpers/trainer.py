@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import nn
 
 from helpers.config import TrainingConfig
 from helpers.data.packing import Samples, as_samples
-from helpers.engine.agreement import check_agreement
+from helpers.engine.agreement import check_agreement, check_model
 from helpers.engine.callbacks import Callback, EarlyStopping, TextSamples
 from helpers.engine.checkpoint import CheckpointStore, write_json
 from helpers.engine.device import DevicePlan, plan_device, prepare_backend
@@ -31,7 +32,7 @@ from helpers.engine.run_log import RunLog
 from helpers.engine.schedule import SchedulerFactory
 from helpers.engine.snapshot import restore_run, save_run
 from helpers.engine.stop import StopSignal, stop_on_signals
-from helpers.errors import CheckpointError, ConfigError
+from helpers.errors import CheckpointError, ConfigError, DivergedError
 from helpers.export import export_model
 from helpers.notebook.panel import progress_callbacks
 from helpers.objectives import Objective
@@ -39,6 +40,9 @@ from helpers.task import TaskSpec
 
 if TYPE_CHECKING:
     from helpers.tracking.db import ExperimentDB
+
+# Models that were trained in this process, so that a new run from their weights can say so.
+_TRAINED: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
 
 
 @dataclass
@@ -63,6 +67,7 @@ class Trainer:
         self.training_config = self.training_config or TrainingConfig()
         self.task_spec = self.task_spec or TaskSpec.causal_lm()
         self._compiled: nn.Module | None = None
+        self._begun = ""
 
     def plan(self, train_data: Any, val_data: Any = None) -> RunPlan:
         """Show steps, tokens, memory, disk and time of the run, measured on one batch.
@@ -70,6 +75,7 @@ class Trainer:
         Raises: DataError, ConfigError or TaskError for what would stop the run.
         """
         train, val = self._samples(train_data, val_data)
+        check_model(self.model)
         check_agreement(self.training_config, self.config, train)
         total_steps = run_length(self.training_config, len(train))
         identity = self._identity(train, val)
@@ -89,6 +95,7 @@ class Trainer:
         """
         train, val = self._samples(train_data, val_data)
         config = self.training_config
+        check_model(self.model)
         unread = check_agreement(config, self.config, train)
         total_steps = run_length(config, len(train))
         identity = self._identity(train, val)
@@ -101,17 +108,25 @@ class Trainer:
             loop = self._loop(total_steps, plan)
             log = None if db is None else RunLog(db)
             run = self._run(folder, total_steps, train, stop, log)
+            run.identity = identity
             damaged = restore_run(run, loop)
             known = read_result(run)
             if known is not None:
                 if not folder.model_file.exists():
                     self.export(known)
+                if log is not None:
+                    log.start(run, config, identity)
+                    log.finish(run, known.status, known.final_metrics)
                 run.emit("on_found_complete", known.status)
                 return known
             if log is not None:
                 log.start(run, config, identity)
             for note in damaged:
                 run.tell("damaged checkpoint", note)
+            trained_in = _TRAINED.get(self.model)
+            if run.resumed_from is None and trained_in is not None:
+                run.tell("not from scratch", f"the weights come from the run {trained_in}")
+            _TRAINED[self.model] = run.run_id
             if unread:
                 run.tell("not read", f"neither model nor data reads {', '.join(unread)}")
             return self._finish(run, loop, train, val, log)
@@ -163,6 +178,11 @@ class Trainer:
             status = outcome
             if status != "paused":
                 self._write_model(result)
+        except DivergedError:
+            raise
+        except Exception:
+            _rescue(run, loop)
+            raise
         finally:
             run.emit("on_end", status)
             if log is not None:
@@ -190,7 +210,9 @@ class Trainer:
     def _folder(self, identity: dict[str, Any]) -> RunFolder:
         config, name = self.training_config, identity["run_id"]
         if config.resume == "never":
-            name = free_name(config.output_dir, name)
+            # The same trainer goes on with the run that it began.
+            self._begun = self._begun or free_name(config.output_dir, name)
+            name = self._begun
         path = self._path(name)
         if config.resume == "must" and not CheckpointStore(path / "checkpoints").steps():
             raise CheckpointError(
@@ -284,3 +306,11 @@ class Trainer:
 
         with ExperimentDB(url) as db:
             yield db
+
+
+def _rescue(run: Run, loop: TrainingLoop) -> None:
+    """Keep the steps done when something beside the step failed, as a callback; else leave it."""
+    if loop.is_between_steps and run.state.step not in run.folder.checkpoints.steps():
+        with contextlib.suppress(CheckpointError, DivergedError):
+            loop.check_pending(run)
+            save_run(run, loop)

@@ -674,3 +674,20 @@ def test_origins_of_another_kind_are_refused(tmp_path):
 
     with pytest.raises(ConfigError, match="_origins = 5"):
         TrainingConfig.load(path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        pytest.param({"sample_prompt": "\ud800"}, "no text has", id="half-a-surrogate-pair"),
+        pytest.param({"output_dir": "a\0b"}, "no text has", id="nul"),
+        pytest.param({"output_dir": "~nobody-here/x"}, "no such user", id="unknown-user"),
+        pytest.param({"cache_dir": "x" * 300}, "255 bytes", id="long-name"),
+        pytest.param({"run_name": "experiments.db"}, "is taken", id="name-of-the-database"),
+        pytest.param({"database": "postgresql://bob:secret@db/x"}, "set PGPASSWORD", id="password"),
+    ],
+)
+def test_texts_that_something_would_stumble_over_are_refused(settings, words):
+    with pytest.raises(ConfigError, match=words) as refused:
+        TrainingConfig(**settings)
+    assert "secret" not in str(refused.value)

@@ -228,3 +228,13 @@ def test_copies_of_a_text_stay_together(counts, fraction):
 def test_a_data_module_refuses_what_cannot_work(changes, words, texts):
     with pytest.raises((ConfigError, DataError), match=words):
         UniversalDataModule(**{"source": texts, **changes})
+
+
+def test_a_file_that_changes_after_it_was_read_is_told(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("first " * 50)
+    (document,) = read_documents(file)
+    file.write_text("other " * 50)
+
+    with pytest.raises(DataError, match="has changed since it was read"):
+        _ = document.text

@@ -252,13 +252,18 @@ def test_a_run_gets_its_notebook_and_its_paths(project, status):
         report = run_notebook(path)
 
     stored = json.loads((project / "out/demo-1/summary.json").read_text())
-    html = "out/demo-1/notebook/demo.html"
+    html = "out/demo-1/notebook/demo-2.html"  # the page of the first run stays
     assert report.line() == (
         f"run demo-1: {status}, validation loss 2.913 nats/token, 1.532 bits/byte, 97 s, {html}"
     )
     assert (stored["html_path"], stored["steps"]) == (html, 3)
     assert Path(stored["notebook_path"]).is_file()
-    assert sorted(os.listdir("out/demo-1/notebook")) == ["demo.html", "demo.ipynb"]
+    assert sorted(os.listdir("out/demo-1/notebook")) == [
+        "demo-2.html",
+        "demo-2.ipynb",
+        "demo.html",
+        "demo.ipynb",
+    ]
     assert os.listdir("out") == ["demo-1"]
 
 

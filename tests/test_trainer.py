@@ -1,5 +1,6 @@
 """The trainer: what it refuses, what it leaves alone, what it returns and what it records."""
 
+import importlib.util
 import inspect
 import math
 import os
@@ -7,6 +8,7 @@ import random
 import shutil
 import signal
 import sqlite3
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from sqlalchemy import event
 from torch import nn
 
 from helpers.engine.callbacks import Callback, EarlyStopping
+from helpers.engine.metrics import read_rows
 from helpers.engine.run import Run
 from helpers.engine.run_folder import RunFolder
 from helpers.errors import (
@@ -23,6 +26,7 @@ from helpers.errors import (
     ConfigError,
     DataError,
     DivergedError,
+    HelpersError,
     RunFolderError,
     TaskError,
 )
@@ -480,7 +484,7 @@ def test_a_last_save_that_fails_makes_the_run_a_failed_one(make_trainer, data, t
         assert db.run("r")["status"] == "failed"
 
 
-def test_a_run_that_failed_before_its_first_save_starts_from_the_same_weights(make_trainer, data):
+def test_a_run_that_failed_in_a_callback_keeps_the_steps_it_had_done(make_trainer, data):
     def fail(run):
         raise RuntimeError("a callback of the user")
 
@@ -490,7 +494,7 @@ def test_a_run_that_failed_before_its_first_save_starts_from_the_same_weights(ma
     trainer.callbacks = []
     result = trainer.train(data.train)
 
-    assert result.resumed_from == 0
+    assert result.resumed_from == 4
     assert result.final_loss == make_trainer(run_name="alone").train(data.train).final_loss
 
 
@@ -786,3 +790,203 @@ def test_a_database_that_fails_does_not_end_the_run_and_catches_up(make_trainer,
     assert result.status == status == "completed"
     assert [kind for _, kind, _ in result.events] == ["not recorded"]
     assert metrics["train/loss"].tolist() == result.history["train/loss"].tolist()
+
+
+# Models and data that play tricks
+
+
+class Scribbler(nn.Module):
+    """A model whose forward writes to its input."""
+
+    def __init__(self, is_clean):
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = nn.Embedding(257, 257)
+        self.is_clean = is_clean
+
+    def forward(self, input_ids):
+        if self.is_clean:
+            input_ids = input_ids.clone()
+        return self.table(input_ids.masked_fill_(input_ids > 100, 5))
+
+
+def test_a_forward_that_writes_to_its_input_leaves_the_labels_alone(make_trainer, data):
+    losses = [
+        make_trainer(model=Scribbler(is_clean), run_name=str(is_clean)).train(data.train).final_loss
+        for is_clean in (True, False)
+    ]
+
+    assert losses[0] == losses[1]
+
+
+def keyword_only(model):
+    class Model(type(model)):
+        def forward(self, *, input_ids):
+            return super().forward(input_ids)
+
+    model.__class__ = Model
+    return model
+
+
+def test_a_model_that_cannot_be_sampled_from_is_trained_all_the_same(
+    make_trainer, tiny_model, data
+):
+    trainer = make_trainer(model=keyword_only(tiny_model()), sample_tokens=4, eval_every=4)
+    result = trainer.train(data.train, data.val)
+
+    assert result.status == "completed"
+    assert [kind for _, kind, _ in result.events] == ["no samples"]
+
+
+def test_never_resuming_trainer_goes_on_with_the_run_it_began(make_trainer, data):
+    stop = At(4, lambda run: run.stop.set("test"))
+    trainer = make_trainer(resume="never", run_name="r", callbacks=[stop])
+    first, second = trainer.train(data.train), trainer.train(data.train)
+
+    assert (first.status, second.status) == ("paused", "completed")
+    assert second.run_id == first.run_id
+
+
+def test_a_new_run_from_trained_weights_says_so(make_trainer, tiny_model, data):
+    model = tiny_model()
+    make_trainer(model=model, run_name="a").train(data.train)
+    second = make_trainer(model=model, run_name="b").train(data.train)
+
+    assert [message for *_, message in second.events] == ["the weights come from the run a"]
+
+
+def test_the_code_of_a_users_model_is_part_of_its_run(make_trainer, tmp_path, data, monkeypatch):
+    ids = []
+    for number, factor in enumerate(("1", "1  # a comment", "0.5")):
+        file = tmp_path / f"users_model_{number}.py"
+        file.write_text(MODEL.replace("FACTOR", factor))
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, file.stem, module)
+        spec.loader.exec_module(module)
+        ids.append(make_trainer(model=module.Tiny(), max_steps=1).train(data.train).run_id)
+
+    assert ids[0] == ids[1] != ids[2]
+
+
+MODEL = """from torch import nn
+
+
+class Tiny(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(257, 257)
+
+    def forward(self, input_ids):
+        return self.table(input_ids) * FACTOR
+"""
+
+
+@pytest.mark.parametrize(
+    ("config", "word"),
+    [
+        pytest.param({"activation": nn.functional.relu}, "relu", id="a-function"),
+        pytest.param({"names": {"b", "a"}}, "['a', 'b']", id="a-set"),
+        pytest.param({"x": math.nan}, "nan", id="nan"),
+        pytest.param([1, 2], "[1, 2]", id="a-list"),
+        pytest.param({("a", 1): 2}, "('a', 1)", id="a-tuple-as-key"),
+    ],
+)
+def test_a_models_config_of_any_kind_finds_its_run_again(make_trainer, data, config, word):
+    trainers = [make_trainer(max_steps=1) for _ in range(2)]
+    for trainer in trainers:
+        trainer.config = config
+    results = [trainer.train(data.train) for trainer in trainers]
+
+    assert results[0].run_id == results[1].run_id
+    assert word in str(RunFolder(results[0].run_dir).read_identity()["model"]["config"])
+
+
+def test_an_object_whose_text_changes_in_each_process_is_refused(make_trainer, data):
+    trainer = make_trainer()
+    trainer.config = {"thing": object()}
+
+    with pytest.raises(ConfigError, match="thing in the model's config"):
+        trainer.train(data.train)
+
+
+@pytest.mark.parametrize("damage", ["", "{}", "[]", '{"status": "comp'])
+@pytest.mark.parametrize("name", ["result.json", "device.json", "run.json"])
+def test_a_torn_side_file_costs_nothing(make_trainer, data, name, damage):
+    stop = At(4, lambda run: run.stop.set("test"))
+    first = make_trainer(callbacks=[stop]).train(data.train)
+    (RunFolder(first.run_dir).path / name).write_text(damage)
+    second = make_trainer().train(data.train)
+
+    assert (second.resumed_from, second.status) == (4, "completed")
+
+
+def test_checkpoints_know_what_run_they_are_of_without_run_json(make_trainer, data):
+    stop = At(4, lambda run: run.stop.set("test"))
+    first = make_trainer(run_name="r", callbacks=[stop]).train(data.train)
+    RunFolder(first.run_dir).run_file.unlink()
+
+    with pytest.raises(CheckpointError, match=r"learning_rate: was 0\.01, is 0\.5"):
+        make_trainer(run_name="r", learning_rate=0.5).train(data.train)
+
+
+def test_a_run_folder_that_vanishes_while_training_does_not_end_the_run(make_trainer, data):
+    gone = At(3, lambda run: shutil.rmtree(run.folder.path))
+    result = make_trainer(callbacks=[gone]).train(data.train)
+
+    assert result.status == "completed"
+    assert [row["step"] for row in read_rows(RunFolder(result.run_dir).metrics_file)] == list(
+        range(1, 13)
+    )
+
+
+def test_a_run_found_complete_is_put_on_a_record_that_was_lost(make_trainer, data, tmp_path):
+    trainer = make_trainer(run_name="r", database="auto")
+    trainer.train(data.train)
+    (tmp_path / "runs" / "experiments.db").unlink()
+    result = trainer.train(data.train)
+    trainer.export(result)
+
+    with ExperimentDB(tmp_path / "runs" / "experiments.db") as db:
+        assert db.run("r")["status"] == "completed"
+        assert len(db.metrics("r", ["train/loss"])) == 12
+
+
+@pytest.mark.parametrize(
+    ("data_kind", "words"),
+    [
+        pytest.param(lambda: torch.ones(4, 4), "is a Tensor", id="a-tensor"),
+        pytest.param(lambda: [{"input_ids": torch.tensor([-3, 1, 2])}] * 8, "is -3", id="below-0"),
+        pytest.param(
+            lambda: [{"input_ids": torch.arange(4), "labels": torch.full((4,), -100)}] * 8,
+            "no label that counts",
+            id="nothing-to-learn",
+        ),
+        pytest.param(
+            lambda: [{"input_ids": torch.arange(4), "labels": torch.rand(4)}] * 8,
+            "wants ids",
+            id="labels-of-floats",
+        ),
+    ],
+)
+def test_data_that_cannot_be_trained_on_is_refused_with_a_sentence(make_trainer, data_kind, words):
+    with pytest.raises(HelpersError, match=words):
+        make_trainer().train(data_kind())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        pytest.param(lambda m: m.half(), "fp32 is wanted", id="half-weights"),
+        pytest.param(lambda m: setattr(m, "embedding", SPARSE), "sparse", id="sparse-gradients"),
+    ],
+)
+def test_weights_that_cannot_be_trained_are_refused(make_trainer, tiny_model, data, change, words):
+    model = tiny_model()
+    change(model)
+
+    with pytest.raises(TaskError, match=words):
+        make_trainer(model=model).train(data.train)
+
+
+SPARSE = nn.Embedding(257, 16, sparse=True)

@@ -76,7 +76,8 @@ class PackedTokens:
             return self._gather_with_tail(index, starts)
         window = torch.from_numpy(self.tokens[starts + self._span].astype(np.int64))
         n = len(index)
-        fields = {"input_ids": window[:, :-1], "labels": window[:, 1:]}
+        # The inputs are a copy, so that a forward that writes to them leaves the labels alone.
+        fields = {"input_ids": window[:, :-1].clone(), "labels": window[:, 1:]}
         return Batch(fields, n, n * self.sequence_length)
 
     def _gather_with_tail(self, index: np.ndarray, starts: np.ndarray) -> Batch:
@@ -118,6 +119,11 @@ def as_samples(
         raise DataError(
             f"{name} is None, but data is wanted. Pass a split of UniversalDataModule, or a data "
             "set with len and index."
+        )
+    if isinstance(data, torch.Tensor) or type(data).__module__.startswith("pandas"):
+        raise DataError(
+            f"{name} is a {type(data).__name__}, but a data set of samples is wanted. Make a list "
+            "of dicts, such as [{'input_ids': row} for row in rows]."
         )
     if not hasattr(data, "gather"):
         if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):

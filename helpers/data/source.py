@@ -32,9 +32,18 @@ class Document:
 
     @property
     def text(self) -> str:
-        """The text itself."""
-        whole = _decoded(self.content) if isinstance(self.content, Path) else self.content
-        return whole[slice(*self.span)]
+        """The text itself.
+
+        Raises: DataError if the file is not what it was when it was read first.
+        """
+        if not isinstance(self.content, Path):
+            return self.content[slice(*self.span)]
+        text = _decoded(self.content)[slice(*self.span)]
+        if _digest(text) != self.digest:
+            raise DataError(
+                f"{self.content} has changed since it was read. Build the data module again."
+            )
+        return text
 
     def cut(self, character: int) -> tuple[Document, Document]:
         """The parts before and after a character."""
@@ -140,6 +149,8 @@ def _text_files(path: Path) -> list[Document]:
             f"source is {str(path)!r}, but there is no such file. Give the path of a .txt file or "
             f"of a folder of them, or {EMBEDDED!r}."
         )
+    if not path.is_file():
+        raise DataError(f"source is {str(path)!r}, which is neither a file nor a folder.")
     return [_document(str(path), _decoded(path), path)]
 
 

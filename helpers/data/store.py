@@ -81,6 +81,11 @@ def open_store(
         try:
             _build(building, splits, kind, vocab_size)
             _publish(building, folder)
+        except OSError as error:
+            raise DataError(
+                f"The tokens cannot be written below {root} ({error.strerror}). Free some "
+                "space, or set cache_dir to another folder."
+            ) from error
         finally:
             shutil.rmtree(building, ignore_errors=True)
     return TokenStore(folder, read_tokenizer(folder / "tokenizer.json"), key)

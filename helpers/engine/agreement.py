@@ -4,10 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+from torch import nn
+
 from helpers.config import TrainingConfig
 from helpers.data.packing import Samples
 from helpers.engine.identity import plain_config
-from helpers.errors import ConfigError
+from helpers.errors import ConfigError, TaskError
+
+
+def check_model(model: nn.Module) -> None:
+    """Refuse weights that cannot be trained as they are.
+
+    Raises: TaskError naming the first of them.
+    """
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise TaskError(f"{name} has no shape yet. Run the model once on a batch before.")
+        if parameter.requires_grad and parameter.dtype in (torch.float16, torch.complex64):
+            raise TaskError(
+                f"{name} is of type {parameter.dtype}, but fp32 is wanted for weights that are "
+                "trained: precision='fp16' casts them as needed. Call model.float()."
+            )
+    for name, module in model.named_modules():
+        if getattr(module, "sparse", False) and isinstance(module, nn.Embedding):
+            raise TaskError(f"{name} has sparse gradients. Build it with sparse=False.")
 
 
 def check_agreement(config: TrainingConfig, model_config: Any, train: Samples) -> list[str]:

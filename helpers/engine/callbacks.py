@@ -82,5 +82,15 @@ class TextSamples(Callback):
         self.options = {"context": context, "seed": seed}
 
     def on_evaluate(self, run: Run, row: dict[str, Any]) -> None:
-        text = complete_text(run.model, self.tokenizer, self.prompt, self.n_tokens, **self.options)
+        if not self.n_tokens:
+            return
+        try:
+            text = complete_text(
+                run.model, self.tokenizer, self.prompt, self.n_tokens, **self.options
+            )
+        except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
+            # A sample is for the eye; a model that cannot be sampled from is trained all the same.
+            self.n_tokens = 0
+            run.tell("no samples", f"the model cannot continue a text: {error}")
+            return
         run.samples.append((row["step"], text))

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import math
 import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from torch import nn
 
 from helpers.config import TrainingConfig, role_of
 from helpers.engine.random_state import capture_random_state, restore_random_state
-from helpers.errors import CheckpointError
+from helpers.errors import CheckpointError, ConfigError
 from helpers.task import TaskSpec
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def run_identity(
     val: Samples | None,
 ) -> dict[str, Any]:
     """Describe a run as plain JSON; `run_id` is its run_name, or follows from the rest."""
-    shapes = {name: list(p.shape) for name, p in model.named_parameters()}
+    shapes = {n: [str(p.dtype), *p.shape] for n, p in model.named_parameters()}
     identity = {
         "settings": {n: v for n, v in config.to_dict().items() if role_of(n) != "runtime"},
         "task": task.to_dict(),
@@ -72,30 +73,61 @@ def check_identity(folder: RunFolder, identity: dict[str, Any], config: Training
     Raises: CheckpointError with every difference.
     """
     before = folder.read_identity()
-    if before is None:
+    if before is None:  # a new run, or one whose run.json is lost: its checkpoints know it too
         folder.write_identity(identity)
         config.save(folder.config_file)
         return
-    differences = list(_differences(before, identity))
+    check_same_run(before, identity, folder.run_id)
+
+
+def check_same_run(before: dict[str, Any], identity: dict[str, Any], run_id: str) -> None:
+    """Raise CheckpointError with every difference between what a run was and what it would be."""
+    differences = _differences(before, identity)
     if differences:
         listing = "\n".join(f"- {line}" for line in differences)
         raise CheckpointError(
-            f"The run {folder.run_id} was started with other settings:\n{listing}\n"
+            f"The run {run_id} was started with other settings:\n{listing}\n"
             "Put them back to continue it, or choose another run_name to start anew."
         )
 
 
 def plain_config(model_config: Any) -> Any:
     """A model's config as plain JSON types, whatever it is."""
-    if model_config is None or isinstance(model_config, str | int | float | bool):
-        return model_config
+    if model_config is None or isinstance(model_config, str | int | float | bool | list | tuple):
+        return _plain(model_config, "config")
     if hasattr(model_config, "to_dict"):
         model_config = model_config.to_dict()
     elif dataclasses.is_dataclass(model_config):
         model_config = dataclasses.asdict(model_config)
-    elif not isinstance(model_config, Mapping):
+    elif not isinstance(model_config, Mapping) and hasattr(model_config, "__dict__"):
         model_config = vars(model_config)
-    return json.loads(json.dumps(dict(model_config), default=str))
+    return _plain(model_config, "config")
+
+
+def _plain(value: Any, name: str) -> Any:
+    """A value of a model's config in JSON types that are the same in every process.
+
+    Raises: ConfigError for an object that has no such form.
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, f"{name}.{key}") for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted((_plain(item, name) for item in value), key=str)
+    if isinstance(value, list | tuple):
+        return [_plain(item, name) for item in value]
+    if hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    text = str(value)
+    if " at 0x" in text:
+        raise ConfigError(
+            f"{name} in the model's config is a {type(value).__name__}, whose text differs in "
+            "every process, so a run could not be found again. Give it a __str__, or leave it out."
+        )
+    return text
 
 
 def _differences(before: Any, now: Any, path: str = "") -> list[str]:

@@ -47,6 +47,7 @@ class TrainingLoop:
         self.schedule, self.plan, self.scaler = schedule, plan, plan.grad_scaler()
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size or batch_size
         self.max_grad_norm = max_grad_norm
+        self.is_between_steps = True
 
     def run(
         self, run: Run, train: Samples, val: Samples | None, save: Callable[[Run], None]
@@ -77,14 +78,14 @@ class TrainingLoop:
         if run.early_reason and tracker.has_pending:
             self._log(run)
         tracker.pause()
-        self._check_pending(run)
+        self.check_pending(run)
         if state.step == run.total_steps:
             return "completed"
         return "stopped_early" if run.early_reason else "paused"
 
     def step(self, batch: Batch, run: Run) -> None:
         """Update the weights once on a global batch."""
-        state = run.state
+        state, self.is_between_steps = run.state, False
         loss_sum, count = self.accumulate(batch)
         norm, is_applied = self.update(self.schedule(state.updates))
         run.tracker.add(loss_sum, count, norm)
@@ -92,6 +93,7 @@ class TrainingLoop:
         state.updates += is_applied
         state.samples += batch.n_samples
         state.tokens += batch.n_samples * batch[self.objective.task.inputs[0]].shape[1]
+        self.is_between_steps = True
 
     def accumulate(self, batch: Batch) -> tuple[torch.Tensor, int | torch.Tensor]:
         """Add up the gradient of a global batch; return its summed loss and count of targets."""
@@ -136,9 +138,12 @@ class TrainingLoop:
             **self._scale(run),
         )
         self._check_finite(run, [row["train/loss"]], [row["gradient_norm"]])
+        trouble = run.tracker.take_trouble()
+        if trouble:
+            run.tell("not written", trouble)
         run.emit("on_log", row)
 
-    def _check_pending(self, run: Run) -> None:
+    def check_pending(self, run: Run) -> None:
         """Look at the steps that are not logged yet, before anything is saved."""
         pending = run.tracker.pending()
         self._check_finite(run, pending["losses"], pending["norms"])
@@ -173,6 +178,8 @@ class TrainingLoop:
         row |= {f"val/{name}": value for name, value in values.items()}
         run.tracker.add_row(row)
         best = math.inf if run.state.best_loss is None else run.state.best_loss
+        if not math.isfinite(values["loss"]):
+            run.tell("validation", f"the validation loss is {values['loss']}, not a finite number")
         is_best = values["loss"] < best
         if is_best:
             run.state.best_loss, run.state.best_step = values["loss"], run.state.step
@@ -183,7 +190,7 @@ class TrainingLoop:
     def _save(self, run: Run, save: Callable[[Run], None]) -> None:
         """Save on the way; a full disk is told and does not end the run."""
         run.tracker.pause()
-        self._check_pending(run)
+        self.check_pending(run)
         try:
             save(run)
         except CheckpointError as error:

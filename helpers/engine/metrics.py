@@ -36,6 +36,7 @@ class MetricsTracker:
         self._earlier: dict[str, list[float]] = _nothing()
         self._elapsed_before, self._window_s = 0.0, 0.0
         self._clock: float | None = None
+        self._is_behind, self._trouble = False, ""
 
     def add(self, loss_sum: Tensor, count: int | Tensor, gradient_norm: Tensor) -> None:
         """Keep what one step measured, without waiting for the device."""
@@ -117,9 +118,7 @@ class MetricsTracker:
         if self._path is None or not self._path.exists():
             return
         self.rows = [row for row in read_rows(self._path) if row["step"] <= step]
-        temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text("".join(map(_line, self.rows)), encoding="utf-8")
-        temporary.replace(self._path)
+        self._rewrite()
 
     def history(self) -> pd.DataFrame:
         """All rows, indexed by step; training and validation at one step are one row."""
@@ -143,10 +142,32 @@ class MetricsTracker:
         return history[history["val/loss"].notna()].reset_index(drop=True)
 
     def _append(self, row: dict[str, Any]) -> None:
+        """Keep a row; where the file cannot be written, it is written anew with the next row."""
         self.rows.append(row)
-        if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(_line(row))
+        if self._path is None:
+            return
+        try:
+            if self._is_behind:
+                self._rewrite()
+            else:
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write(_line(row))
+            self._is_behind = False
+        except OSError as error:
+            if not self._is_behind:
+                self._trouble = f"{self._path} cannot be written ({error.strerror}) for now"
+            self._is_behind = True
+
+    def _rewrite(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text("".join(map(_line, self.rows)), encoding="utf-8")
+        temporary.replace(self._path)
+
+    def take_trouble(self) -> str:
+        """What kept the file from being written, once."""
+        trouble, self._trouble = self._trouble, ""
+        return trouble
 
 
 def _nothing() -> dict[str, list[float]]:
@@ -154,9 +175,16 @@ def _nothing() -> dict[str, list[float]]:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a metrics file; a last line that was torn by a crash is left out."""
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    """Rows of a metrics file; lines that a crash or an editor tore are left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int) and "epoch" in row:
+            rows.append(row)
+    return rows
 
 
 def _line(row: dict[str, Any]) -> str:

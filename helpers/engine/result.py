@@ -140,7 +140,9 @@ def write_result(folder: RunFolder, result: TrainingResult) -> None:
 def read_result(run: Run) -> TrainingResult | None:
     """The outcome of a run that has ended for good, or None if there is something left to train."""
     known = read_json(run.folder.result_file)
-    if known is None or known["status"] == "paused" or known["steps"] != run.state.step:
+    if known is None or not {"status", "steps", "final_metrics"} <= known.keys():
+        return None
+    if known["status"] == "paused" or known["steps"] != run.state.step:
         return None
     return make_result(run, known["status"], known["final_metrics"])
 

@@ -55,6 +55,7 @@ class Run:
     events: list[tuple[int, str, str]] = field(default_factory=list)
     resumed_from: int | None = None
     early_reason: str = ""
+    identity: dict[str, Any] = field(default_factory=dict)
 
     @property
     def run_id(self) -> str:

@@ -88,18 +88,15 @@ def free_name(output_dir: str | Path, name: str) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file, or None if there is no such file.
+    """The object in a JSON file, or None if there is none that can be read.
 
-    Raises: RunFolderError if it is not JSON.
+    What these files say is in the checkpoints too, so a torn one is as good as none.
     """
-    if not path.exists():
-        return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunFolderError(
-            f"{path} cannot be read as JSON ({error}). Move the run folder away and start anew."
-        ) from error
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) and content else None
 
 
 def shown(path: str | Path) -> str:

@@ -32,7 +32,7 @@ class RunLog(Callback):
         self._retry_at = 0.0
 
     def start(self, run: Run, config: TrainingConfig, identity: dict[str, Any]) -> None:
-        """Put the run on record, and drop what an earlier session logged beyond its checkpoint.
+        """Put the run on record with the rows it has, and drop those beyond its checkpoint.
 
         Raises: TrackingError if the database cannot be written: nothing is lost yet.
         """
@@ -50,10 +50,10 @@ class RunLog(Callback):
             run_dir=str(run.folder.path),
         )
         self.db.forget_after(run.run_id, run.state.step)
+        self.db.log_metrics(run.run_id, [(r["step"], _numbers(r)) for r in run.tracker.rows])
 
     def on_log(self, run: Run, row: dict[str, Any]) -> None:
-        numbers = {name: float(value) for name, value in row.items() if name != "step"}
-        self._send(run, self.db.log_metrics, run.run_id, [(row["step"], numbers)])
+        self._send(run, self.db.log_metrics, run.run_id, [(row["step"], _numbers(row))])
 
     on_evaluate = on_log
 
@@ -96,3 +96,7 @@ class RunLog(Callback):
                 run.tell("not recorded", f"{error} The run goes on without it.")
             return
         self._retry_at = 0.0
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in row.items() if name != "step"}

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor, nn
+
 from helpers.engine.callbacks import Callback
 from helpers.engine.checkpoint import Snapshot, load_model_tensors, model_tensors
+from helpers.engine.identity import check_same_run
+from helpers.engine.optim import check_same_tensors
 from helpers.engine.random_state import capture_random_state, restore_random_state
 from helpers.engine.run import Run, RunState
 from helpers.errors import CheckpointError
@@ -13,10 +17,11 @@ from helpers.errors import CheckpointError
 if TYPE_CHECKING:
     from helpers.engine.loop import TrainingLoop
 
-SECTIONS = {"model", "optimizer", "random"}
+SECTIONS = {"model", "optimizer", "random", "buffers"}
 VALUES = {
     "run",
     "early_reason",
+    "identity",
     "aliases",
     "random",
     "scaler",
@@ -51,10 +56,12 @@ def take_snapshot(run: Run, loop: TrainingLoop) -> Snapshot:
             "model": weights,
             "optimizer": loop.optimizer.state_tensors(),
             "random": random_tensors,
+            "buffers": _hidden_buffers(run.model),
         },
         state={
             "run": run.state.to_dict(),
             "early_reason": run.early_reason,
+            "identity": run.identity,
             "aliases": aliases,
             "random": random_values,
             "scaler": None if loop.scaler is None else loop.scaler.state_dict(),
@@ -83,6 +90,7 @@ def restore_run(run: Run, loop: TrainingLoop) -> list[str]:
         return store.notes
     _check_parts(snapshot)
     state = snapshot.state
+    check_same_run(state["identity"], run.identity, run.run_id)
     if state["plan"]["precision"] != loop.plan.precision:
         raise CheckpointError(
             f"The run was computed in {state['plan']['precision']}, but would go on in "
@@ -92,6 +100,10 @@ def restore_run(run: Run, loop: TrainingLoop) -> list[str]:
     loop.optimizer.load_state_tensors(snapshot.sections["optimizer"])
     if loop.scaler is not None:
         loop.scaler.load_state_dict(state["scaler"])
+    hidden = _hidden_buffers(run.model)
+    check_same_tensors("buffers", hidden, snapshot.sections["buffers"])
+    for name, buffer in hidden.items():
+        buffer.copy_(snapshot.sections["buffers"][name])
     _restore_callbacks(run, state["callbacks"])
     run.state, run.early_reason = RunState(**state["run"]), state["early_reason"]
     run.samples[:] = [tuple(sample) for sample in state["samples"]]
@@ -99,6 +111,12 @@ def restore_run(run: Run, loop: TrainingLoop) -> list[str]:
     run.tracker.restore(snapshot.step, state["elapsed_s"], state["pending"])
     restore_random_state(state["random"], snapshot.sections["random"])
     return store.notes
+
+
+def _hidden_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Buffers that a model leaves out of its state_dict, and that may change all the same."""
+    known = model.state_dict().keys()
+    return {name: b.detach() for name, b in model.named_buffers() if name not in known}
 
 
 def _check_parts(snapshot: Snapshot) -> None:

@@ -39,9 +39,9 @@ class PanelView:
 
     run_id: str
     status: str
-    step: int
     total_steps: int
     rows: Sequence[dict[str, Any]]
+    step: int = 0
     notes: Sequence[str] = ()
     sample: str = ""
     best: tuple[int, float] | None = None
@@ -92,7 +92,7 @@ def view_run(run_dir: str | Path) -> PanelView:
     losses = [(row["step"], row["val/loss"]) for row in rows if "val/loss" in row]
     best = min(losses, key=lambda pair: pair[1], default=None)
     steps = max(steps, result["steps"])
-    return PanelView(folder.name, result["status"], steps, steps, rows, best=best)
+    return PanelView(folder.name, result["status"], steps, rows, steps, best=best)
 
 
 @dataclass
@@ -188,8 +188,8 @@ class LinePanel(Callback):
         self._write(f"run {run.run_id} {status} before, at step {run.state.step:,}. {FOUND}")
 
     def on_end(self, run: Run, status: str) -> None:
-        hint = f" {PAUSED}" if status == "paused" else ""
-        self._write(f"run {run.run_id} {status} at step {run.state.step:,}.{hint}")
+        hint = f". {PAUSED}" if status == "paused" else ""
+        self._write(f"run {run.run_id} {status} at step {run.state.step:,}{hint}")
 
     def _write(self, text: str) -> None:
         stream = self.stream or sys.stderr
@@ -231,7 +231,7 @@ def render(view: PanelView) -> str:
     """The panel as self-contained HTML without scripts."""
     train = [row for row in view.rows if "train/loss" in row]
     val = [row for row in view.rows if "val/loss" in row]
-    step = view.step
+    step = max([view.step, *(row["step"] for row in view.rows)])
     share = 100 * step / max(1, view.total_steps)
     parts = [
         "<div style='font:13px/1.5 system-ui,sans-serif;max-width:660px'>",
