@@ -152,15 +152,21 @@ def test_executed_notebook_has_every_cell_shown_and_nothing_floods(smoke):
     assert cell(executed, "reload").outputs[0].data["text/plain"] == "True"
 
 
-def test_run_again_shows_the_complete_run_without_training(smoke):
+def test_run_again_shows_the_complete_run_and_keeps_its_record_and_page(smoke):
     folder, summary, _ = smoke
 
     again = run_smoke(folder)
 
     (path,) = folder.glob("runs/*/run_summary.json")
     after = json.loads(path.read_text())
-    assert again.returncode == 0 and after["first_loss_s"] is None
-    assert after["val_loss"] == summary["val_loss"]
+    page = nbformat.read(folder / after["notebook_path"], as_version=4)
+    pages = ("html_path", "notebook_path")
+    assert again.returncode == 0
+    assert {k: v for k, v in after.items() if k not in pages} == {
+        k: v for k, v in summary.items() if k not in pages
+    }
+    assert "Nothing was trained now" in str(cell(page, "train-run").outputs)
+    assert (folder / summary["html_path"]).exists() and after["html_path"] != summary["html_path"]
 
 
 def test_command_line_gives_the_losses_of_the_notebook(smoke, tmp_path):
