@@ -35,7 +35,7 @@ OPTIONAL = {
 }  # fmt: skip
 PICKLES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 # Modules that are loaded only when their library is wanted.
-ADAPTERS = {("tracking/db.py", "sqlalchemy"), ("tracking/schema.py", "sqlalchemy")}
+ADAPTERS = {(f"tracking/{name}.py", "sqlalchemy") for name in ("connect", "db", "schema")}
 
 
 class Import(NamedTuple):

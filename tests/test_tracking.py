@@ -19,7 +19,7 @@ from sqlalchemy.schema import CreateTable
 
 from helpers.errors import TrackingError
 from helpers.tracking import ExperimentDB, code_version, fingerprint, schema
-from helpers.tracking.db import journal_mode
+from helpers.tracking.connect import journal_mode
 from helpers.tracking.environment import environment, mounted_as
 
 ROOT = Path(__file__).parents[1]

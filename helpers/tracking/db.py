@@ -18,32 +18,28 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
-    URL,
     Connection,
     Engine,
     Table,
-    create_engine,
     delete,
-    event,
     func,
     insert,
     inspect,
-    make_url,
     select,
     update,
 )
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from helpers.errors import TrackingError
 from helpers.tracking import schema
-from helpers.tracking.environment import fingerprint, network_file_system
+from helpers.tracking.connect import BUSY_TIMEOUT_S, open_engine, parse_url
+from helpers.tracking.environment import fingerprint
 
 if typing.TYPE_CHECKING:
     from pandas import DataFrame
 
 STATUSES = ("running", "completed", "paused", "stopped_early", "failed")
 CHECKPOINT_STATUSES = ("kept", "deleted", "damaged")
-BUSY_TIMEOUT_S = 30
 _NOT_SET = "(not set)"
 _CURES = {
     "locked": f"Another process has held it for {BUSY_TIMEOUT_S} s: close that one, or wait.",
@@ -68,19 +64,8 @@ class ExperimentDB:
     """
 
     def __init__(self, url: str | Path) -> None:
-        self._url = _parse(url)
-        if self._is_sqlite:
-            _prepare_folder(Path(self._url.database or ""))
-        try:
-            self._engine = create_engine(self._url, **self._engine_options())
-        except ModuleNotFoundError as error:
-            raise TrackingError(
-                f"{self} needs the Python package {error.name}, which is not installed. "
-                f"Install it with pip install {error.name}, or give the path of a SQLite file."
-            ) from error
-        if self._is_sqlite:
-            event.listen(self._engine, "connect", _set_up_connection)
-            event.listen(self._engine, "begin", _begin)
+        self._url = parse_url(url)
+        self._engine = open_engine(self._url)
         # Writers begin IMMEDIATE: a lock that is taken late fails at once, whatever the timeout.
         self._writer = self._engine.execution_options(sqlite_begin="IMMEDIATE")
         self._version = schema.SCHEMA_VERSION
@@ -382,9 +367,6 @@ class ExperimentDB:
     def _is_sqlite(self) -> bool:
         return self._url.get_backend_name() == "sqlite"
 
-    def _engine_options(self) -> dict[str, Any]:
-        return {"connect_args": {"timeout": BUSY_TIMEOUT_S}} if self._is_sqlite else {}
-
     def _make_tables(self) -> int:
         """Make the tables if there are none; return the version of the schema that is there."""
         with self._transaction(self._writer) as connection:
@@ -462,75 +444,6 @@ class ExperimentDB:
         with self._reading(run_id) as connection:
             rows = connection.execute(statement).all()
         return pandas.DataFrame(rows, columns=[c.name for c in columns]).set_index(index)
-
-
-def journal_mode(version: tuple[int, ...]) -> str:
-    """Return the journal that this version of SQLite keeps safely.
-
-    Source: sqlite.org/wal.html; up to 3.51.2 two connections could damage a database in WAL mode.
-    """
-    return "WAL" if version >= (3, 51, 3) else "DELETE"
-
-
-def _set_up_connection(connection: sqlite3.Connection, _record: object) -> None:
-    connection.isolation_level = None  # we send BEGIN ourselves, see _begin
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA trusted_schema = OFF")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute(f"PRAGMA journal_mode = {journal_mode(sqlite3.sqlite_version_info)}")
-
-
-def _begin(connection: Connection) -> None:
-    mode = connection.get_execution_options().get("sqlite_begin", "DEFERRED")
-    connection.exec_driver_sql(f"BEGIN {mode}")
-
-
-def _parse(url: str | Path) -> URL:
-    """The URL that is meant; it is not repeated in errors, as it may hold a password."""
-    if isinstance(url, Path) or "://" not in url:
-        parsed = URL.create("sqlite", database=os.fspath(url))
-    else:
-        try:
-            parsed = make_url(url)
-        except (ArgumentError, ValueError) as error:
-            raise TrackingError(
-                "The URL of the database cannot be read, but sqlite:///path or "
-                "postgresql://user@host/database is wanted. Give one of these, or a path."
-            ) from error
-    backend = parsed.get_backend_name()
-    if backend not in ("sqlite", "postgresql"):
-        raise TrackingError(
-            f"The database is {backend}, but sqlite or postgresql is wanted. "
-            "Give the path of a SQLite file."
-        )
-    if backend == "sqlite" and (parsed.database or ":memory:") == ":memory:":
-        raise TrackingError(
-            "The database has no file, but a record of runs is kept on disk. Give a path."
-        )
-    return parsed
-
-
-def _prepare_folder(path: Path) -> None:
-    """Make the folder of a SQLite file, on a disk that SQLite can lock."""
-    kind = network_file_system(path)
-    if kind:
-        raise TrackingError(
-            f"{path} is on a file system of the kind {kind}, but SQLite loses rows on anything "
-            "except a local disk. Give a path on the local disk, and copy it here with backup()."
-        )
-    folder = path.absolute().parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrackingError(
-            f"The folder {folder} cannot be made ({error.strerror}), but the database of runs is "
-            "to be in it. Give a path in a folder that can be written."
-        ) from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise TrackingError(
-            f"The folder {folder} cannot be written, but the database of runs is to be in it. "
-            "Give a path in a folder that can be written."
-        )
 
 
 def _replace(source: Path, target: Path) -> None:
