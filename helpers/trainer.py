@@ -111,24 +111,11 @@ class Trainer:
             run.identity = identity
             damaged = restore_run(run, loop)
             known = read_result(run)
-            if known is not None:
-                if not folder.model_file.exists():
-                    self.export(known)
-                if log is not None:
-                    log.start(run, config, identity)
-                    log.finish(run, known.status, known.final_metrics)
-                run.emit("on_found_complete", known.status)
-                return known
             if log is not None:
                 log.start(run, config, identity)
-            for note in damaged:
-                run.tell("damaged checkpoint", note)
-            trained_in = _TRAINED.get(self.model)
-            if run.resumed_from is None and trained_in is not None:
-                run.tell("not from scratch", f"the weights come from the run {trained_in}")
-            _TRAINED[self.model] = run.run_id
-            if unread:
-                run.tell("not read", f"neither model nor data reads {', '.join(unread)}")
+            if known is not None:
+                return self._found(run, known, log)
+            self._tell_start(run, damaged, unread)
             return self._finish(run, loop, train, val, log)
 
     def evaluate(self, data: Any, n_sequences: int = 0) -> dict[str, float]:
@@ -154,6 +141,26 @@ class Trainer:
     def _write_model(self, result: TrainingResult) -> Path:
         path = RunFolder(result.run_dir).model_file
         return export_model(path, self.model, self.training_config, result.to_dict())
+
+    def _found(self, run: Run, known: TrainingResult, log: RunLog | None) -> TrainingResult:
+        """Say that a run had ended before, and make up for a file or record that is missing."""
+        if not run.folder.model_file.exists():
+            self._write_model(known)
+        if log is not None:
+            log.finish(run, known.status, known.final_metrics)
+        run.emit("on_found_complete", known.status)
+        return known
+
+    def _tell_start(self, run: Run, damaged: Sequence[str], unread: Sequence[str]) -> None:
+        """Tell what the user should know before the first step of a session."""
+        for note in damaged:
+            run.tell("damaged checkpoint", note)
+        trained_in = _TRAINED.get(self.model)
+        if run.resumed_from is None and trained_in is not None:
+            run.tell("not from scratch", f"the weights come from the run {trained_in}")
+        _TRAINED[self.model] = run.run_id
+        if unread:
+            run.tell("not read", f"neither model nor data reads {', '.join(unread)}")
 
     def _finish(
         self,

@@ -440,3 +440,27 @@ class Named(nn.Module):
 
     def forward(self, **fields):
         return self.table(fields[self.name])
+
+
+class InfiniteOnce(Callback):
+    """One gradient that is infinite, at one step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_start(self, run):
+        def spoil(gradient):
+            is_now = run.model.training and run.state.step + 1 == self.step
+            return gradient * math.inf if is_now else gradient
+
+        run.model.head.weight.register_hook(spoil)
+
+
+@pytest.mark.parametrize("step", [5, 6, 8])
+def test_one_infinite_gradient_within_a_window_is_seen_before_a_save(make_trainer, data, step):
+    callbacks = [InfiniteOnce(step)]
+    trainer = make_trainer(callbacks=callbacks, log_every=4, save_every=8, run_name="r")
+
+    with pytest.raises(DivergedError, match=r"gradient_norm is (inf|nan)"):
+        trainer.train(data.train)
+    assert RunFolder(f"{trainer.training_config.output_dir}/r").checkpoints.steps() == [0]

@@ -130,6 +130,7 @@ class TrainingLoop:
         return evaluate(self.model, self.objective, self.plan, data, n_sequences, size)
 
     def _log(self, run: Run) -> None:
+        pending = run.tracker.pending()
         row = run.tracker.flush(
             run.state.step,
             epoch=run.epoch,
@@ -137,7 +138,8 @@ class TrainingLoop:
             * self.schedule(max(0, run.state.updates - 1)),
             **self._scale(run),
         )
-        self._check_finite(run, [row["train/loss"]], [row["gradient_norm"]])
+        # Step by step, for a mean can hide one; the row with the true values is written before.
+        self._check_finite(run, pending["losses"], pending["norms"])
         trouble = run.tracker.take_trouble()
         if trouble:
             run.tell("not written", trouble)
