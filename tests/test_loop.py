@@ -461,6 +461,6 @@ def test_one_infinite_gradient_within_a_window_is_seen_before_a_save(make_traine
     callbacks = [InfiniteOnce(step)]
     trainer = make_trainer(callbacks=callbacks, log_every=4, save_every=8, run_name="r")
 
-    with pytest.raises(DivergedError, match=r"gradient_norm is (inf|nan)"):
+    with pytest.raises(DivergedError, match=r"is (inf|nan) up to step 8"):
         trainer.train(data.train)
     assert RunFolder(f"{trainer.training_config.output_dir}/r").checkpoints.steps() == [0]
