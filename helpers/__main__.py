@@ -48,7 +48,10 @@ def runs(output_dir: Path) -> None:
     config = TrainingConfig(output_dir=str(output_dir))
     if not Path(config.database_url()).exists():
         raise Refused(f"{output_dir} has no database of runs: nothing was trained there yet.")
-    click.echo(runs_on_record(config, n=1_000_000).to_string())
+    try:
+        click.echo(runs_on_record(config, n=1_000_000).to_string())
+    except HelpersError as error:
+        raise Refused(str(error)) from error
 
 
 def _train(config_file: Path | None, preset: str | None, assignments: tuple[str, ...]):
