@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import html
+import inspect
 import json
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -332,7 +333,7 @@ class TrainingConfig(BaseModel):
         sound = {name: value for name, value in values.items() if name not in wrong}
         faults += _contradictions(sound, given - wrong, wrong)
         if faults:
-            raise ConfigError(_listing(faults))
+            raise _refusal(faults)
         object.__setattr__(self, "_origins", {**dict.fromkeys(sorted(given), "user"), **derived})
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -526,7 +527,7 @@ class TrainingConfigBuilder:
                 )
         if faults:
             known = {n: v for n, v in settings.items() if n in TrainingConfig.model_fields}
-            raise ConfigError(_listing(faults + self._faults_with(known)))
+            raise _refusal(faults + self._faults_with(known))
         values = {**self._values, **settings}
         origins = {**self._origins, **dict.fromkeys(settings, "user")}
         for chosen, other, nothing in (("epochs", "max_steps", 0), ("max_steps", "epochs", 0.0)):
@@ -539,8 +540,7 @@ class TrainingConfigBuilder:
         try:
             self._with(settings).build()
         except ConfigError as error:
-            lines = str(error).split("\n- ")
-            return lines[1:] or lines
+            return error.faults
         return []
 
 
@@ -655,7 +655,7 @@ def parse_settings(assignments: Iterable[str]) -> dict[str, Any]:
         except ConfigError as error:
             faults.append(str(error))
     if faults:
-        raise ConfigError(_listing(faults))
+        raise _refusal(faults)
     return settings
 
 
@@ -693,67 +693,80 @@ def _without_unread(values: Mapping[str, Any], origins: Mapping[str, str]) -> di
 
 
 def _contradictions(values: Mapping[str, Any], given: set[str], wrong: set) -> Iterator[str]:
-    """Faults that need more than one setting to be seen."""
+    """Faults that need more than one setting to be seen; settings that are wrong alone stay out."""
     fields = TrainingConfig.model_fields
     known = {n: values.get(n, f.default) for n, f in fields.items() if n not in wrong}
-
-    def have(*names: str) -> bool:
-        return all(name in known for name in names)
-
-    changed = {n for n in given & set(fields) if values[n] != fields[n].default}
-    for name in sorted(changed):
+    for name in sorted(n for n in given & known.keys() if known[n] != fields[n].default):
         for other, allowed in _extra(name)["only_if"].items():
-            if have(name, other) and known[other] not in allowed:
+            if other in known and known[other] not in allowed:
                 yield (
                     f"{name} was set to {known[name]!r}, but it is read only with {other} = "
                     f"{' or '.join(map(repr, allowed))}, and {other} is {known[other]!r}. "
                     f"Leave {name} out, or change {other}."
                 )
     yield from _faults_of_texts(known)
-    if have("max_steps", "epochs"):
-        if known["max_steps"] and known["epochs"]:
-            yield (
-                f"max_steps is {known['max_steps']} and epochs is {known['epochs']}, but one of "
-                "them decides the length of the run. Set the other to 0."
-            )
-        if not known["max_steps"] and not known["epochs"]:
-            yield "max_steps and epochs are both 0, but one must give the length. Set one of them."
-    if have("d_model", "n_heads"):
-        width, heads = known["d_model"], known["n_heads"]
-        if width % heads or width // heads % 2:
-            cure = f"Try n_heads = {_heads_for(width)}." if width % 2 == 0 else "Make d_model even."
-            yield (
-                f"d_model is {width} and n_heads is {heads}, but every head needs an even, whole "
-                f"width. {cure}"
-            )
-    if (
-        have("warmup_fraction", "decay_fraction", "scheduler")
-        and known["scheduler"] == "wsd"
-        and known["warmup_fraction"] + known["decay_fraction"] > 1
-    ):
-        yield (
-            f"warmup_fraction is {known['warmup_fraction']} and decay_fraction is "
-            f"{known['decay_fraction']}, but together they are at most 1. Lower one of them."
+    for rule in (_length, _heads, _phases, _parts_of_a_batch, _early_stopping):
+        names = inspect.signature(rule).parameters
+        if known.keys() >= names.keys():
+            yield from filter(None, [rule(**{name: known[name] for name in names})])
+
+
+# Each rule takes the settings it compares by name, and returns a fault or nothing.
+
+
+def _length(max_steps: int, epochs: float) -> str:
+    if max_steps and epochs:
+        return (
+            f"max_steps is {max_steps} and epochs is {epochs}, but one of them decides the length "
+            "of the run. Set the other to 0."
         )
-    if have("micro_batch_size", "batch_size") and known["micro_batch_size"] > known["batch_size"]:
-        yield (
-            f"micro_batch_size is {known['micro_batch_size']}, but it is a part of batch_size = "
-            f"{known['batch_size']}. Lower micro_batch_size, or set it to 0."
+    if not max_steps and not epochs:
+        return "max_steps and epochs are both 0, but one must give the length. Set one of them."
+    return ""
+
+
+def _heads(d_model: int, n_heads: int) -> str:
+    if d_model % n_heads == 0 and d_model // n_heads % 2 == 0:
+        return ""
+    cure = f"Try n_heads = {_heads_for(d_model)}." if d_model % 2 == 0 else "Make d_model even."
+    return (
+        f"d_model is {d_model} and n_heads is {n_heads}, but every head needs an even, whole "
+        f"width. {cure}"
+    )
+
+
+def _phases(scheduler: str, warmup_fraction: float, decay_fraction: float) -> str:
+    if scheduler != "wsd" or warmup_fraction + decay_fraction <= 1:
+        return ""
+    return (
+        f"warmup_fraction is {warmup_fraction} and decay_fraction is {decay_fraction}, but "
+        "together they are at most 1. Lower one of them."
+    )
+
+
+def _parts_of_a_batch(micro_batch_size: int, batch_size: int) -> str:
+    if micro_batch_size <= batch_size:
+        return ""
+    return (
+        f"micro_batch_size is {micro_batch_size}, but it is a part of batch_size = {batch_size}. "
+        "Lower micro_batch_size, or set it to 0."
+    )
+
+
+def _early_stopping(
+    early_stopping_patience: int, early_stopping_min_delta: float, eval_every: int
+) -> str:
+    if early_stopping_patience and not eval_every:
+        return (
+            f"early_stopping_patience is {early_stopping_patience}, but eval_every is 0 and "
+            "nothing is validated during the run. Set eval_every."
         )
-    if have("early_stopping_patience", "eval_every") and (
-        known["early_stopping_patience"] and not known["eval_every"]
-    ):
-        yield (
-            f"early_stopping_patience is {known['early_stopping_patience']}, but eval_every is 0 "
-            "and nothing is validated during the run. Set eval_every."
+    if early_stopping_min_delta and not early_stopping_patience:
+        return (
+            f"early_stopping_min_delta is {early_stopping_min_delta}, but early_stopping_patience "
+            "is 0 and nothing stops early. Set early_stopping_patience."
         )
-    if have("early_stopping_patience", "early_stopping_min_delta") and (
-        known["early_stopping_min_delta"] and not known["early_stopping_patience"]
-    ):
-        yield (
-            f"early_stopping_min_delta is {known['early_stopping_min_delta']}, but "
-            "early_stopping_patience is 0 and nothing stops early. Set early_stopping_patience."
-        )
+    return ""
 
 
 def _faults_of_texts(known: Mapping[str, Any]) -> Iterator[str]:
@@ -829,10 +842,12 @@ def _range(name: str) -> str:
     return f" {' and '.join(bounds)}{unit}" if bounds else ""
 
 
-def _listing(faults: list[str]) -> str:
+def _refusal(faults: list[str]) -> ConfigError:
+    """All faults as one error."""
     if len(faults) == 1:
-        return faults[0]
-    return f"{len(faults)} settings are wrong:\n" + "\n".join(f"- {fault}" for fault in faults)
+        return ConfigError(faults[0])
+    lines = "\n".join(f"- {fault}" for fault in faults)
+    return ConfigError(f"{len(faults)} settings are wrong:\n{lines}", faults)
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -13,13 +13,19 @@ HelpersError
 Every message says what was got, what was wanted and what to do, in this order.
 """
 
+from collections.abc import Sequence
+
 
 class HelpersError(Exception):
     """Base of every error that this package raises on purpose."""
 
 
 class ConfigError(HelpersError, ValueError):
-    """A setting is unknown, out of range, or contradicts another one."""
+    """Settings are unknown, out of range, or contradict each other; `faults` has each."""
+
+    def __init__(self, message: str, faults: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.faults = list(faults) or [message]
 
 
 class DataError(HelpersError, ValueError):

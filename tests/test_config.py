@@ -691,3 +691,12 @@ def test_texts_that_something_would_stumble_over_are_refused(settings, words):
     with pytest.raises(ConfigError, match=words) as refused:
         TrainingConfig(**settings)
     assert "secret" not in str(refused.value)
+
+
+def test_faults_are_listed_one_by_one_also_beside_an_unknown_name():
+    builder = TrainingConfigBuilder()
+    with pytest.raises(ConfigError) as refused:
+        builder.with_settings(lerning_rate=0.1, learning_rate=-1.0, d_model=33)
+
+    assert len(refused.value.faults) == 3
+    assert all(fault in str(refused.value) for fault in refused.value.faults)

@@ -115,7 +115,3 @@ def test_unshuffled_is_as_it_comes():
 def test_nothing_cannot_be_ordered():
     with pytest.raises(ValueError, match="n_samples is 0"):
         SampleOrder(0, seed=0)
-
-
-def test_the_consumed_samples_count_epochs():
-    assert SampleOrder(8, seed=0).epoch_of(20) == 2.5

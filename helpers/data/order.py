@@ -50,10 +50,6 @@ class SampleOrder:
             self._block = self._compute(start, max(count, min(BLOCK, 16 * self.n_samples)))
         return self._block[offset : offset + count]
 
-    def epoch_of(self, consumed: int) -> float:
-        """Epochs done after so many samples."""
-        return consumed / self.n_samples
-
     def _compute(self, start: int, count: int) -> np.ndarray:
         parts, end = [], start + count
         while start < end:
