@@ -17,7 +17,7 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from tools.kernel import Kernel
-from tools.notebook import has_tag, id_of, title_of
+from tools.runnable import has_tag, id_of, title_of
 from tools.verdict import CellRecord, Ending, judge_cell, plain
 
 INJECTED_TAG = "injected-parameters"

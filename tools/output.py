@@ -11,7 +11,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from tools.notebook import form_title
+from tools.runnable import form_title
 
 HIDDEN_TAG = "hide-input-in-html"
 

@@ -13,7 +13,7 @@ from nbformat import NotebookNode
 
 from tools.errors import SettingsError
 from tools.execution import Watcher
-from tools.notebook import assignments, read_notebook
+from tools.literals import assignments
 from tools.output import (
     complete_summary,
     find_summary,
@@ -22,6 +22,7 @@ from tools.output import (
     write_notebook,
 )
 from tools.parameters import check_parameters
+from tools.runnable import read_notebook
 from tools.settings import Settings, load_settings
 from tools.verdict import CellRecord, Verdict, judge, plain
 

@@ -30,6 +30,22 @@ class Settings:
     """MIME type of the output by which a notebook tells of its run."""
     smoke: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Parameters of a smoke run, by notebook."""
+    workflows: dict[str, dict[str, dict[str, list[str]]]] = field(default_factory=dict)
+    """By notebook and name: `skip` or `only`, lists of ids or tags of cells."""
+    limits: dict[str, Any] = field(default_factory=dict)
+    """Seconds of a run: `cell_s`, `total_s`, and `tags`, a table of tag to seconds."""
+    outlines: dict[str, str] = field(default_factory=dict)
+    """The outline file that `sync` generates from, by notebook."""
+    migrations: str = ""
+    """The package of migrations, for example `tools.migrations`."""
+    legacy: tuple[str, ...] = ()
+    """Top-level modules that `migrations` replaces."""
+    ignore: tuple[str, ...] = ()
+    """Codes of rules that `validate` leaves out."""
+    baseline: str = ""
+    """The file of known findings, relative to the root."""
+    repository: str = ""
+    """URL of the repository; from `[project.urls]`."""
 
     def smoke_parameters(self, notebook: Path) -> dict[str, Any]:
         """Parameters of a notebook's smoke run.
@@ -63,7 +79,16 @@ class Settings:
             ) from error
 
 
-KINDS = {"paths": list, "smoke": dict}
+KINDS = {
+    "paths": list,
+    "smoke": dict,
+    "workflows": dict,
+    "limits": dict,
+    "outlines": dict,
+    "legacy": list,
+    "ignore": list,
+}
+DERIVED = ("root", "repository")
 
 
 def load_settings(start: Path | None = None) -> Settings:
@@ -88,11 +113,14 @@ def _read(root: Path) -> Settings:
     faults = list(_faults(table))
     if faults:
         raise SettingsError("\n".join(faults))
-    return Settings(root=root, **{**table, "paths": tuple(table.get("paths", ()))})
+    lists = {name: tuple(value) for name, value in table.items() if isinstance(value, list)}
+    urls = content.get("project", {}).get("urls", {})
+    repository = next((url for name, url in urls.items() if name.lower() == "repository"), "")
+    return Settings(root=root, repository=repository, **{**table, **lists})
 
 
 def _faults(table: dict[str, Any]):
-    known = [f.name for f in fields(Settings) if f.name != "root"]
+    known = [f.name for f in fields(Settings) if f.name not in DERIVED]
     for name, value in table.items():
         wanted = KINDS.get(name, str)
         if name not in known:
