@@ -1,0 +1,1 @@
+"""Seeded defects of notebooks, and things that only look like one."""
