@@ -5,8 +5,8 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from tools.errors import NotebookError, ParameterError, SettingsError
 from tools.literals import assignments
-from tools.runnable import read_notebook, title_of
 from tools.parameters import check_parameters, read_form
+from tools.runnable import read_notebook, title_of
 from tools.settings import Settings, load_settings
 
 SOURCE = """\

@@ -122,7 +122,7 @@ def test_sync_writes_form_tags_badge_ref_metadata_and_table(project):
     assert notebook.content["metadata"]["language_info"] == {"name": "python"}
     text = (project.root / "README.md").read_text()
     assert text.startswith("Before.\n") and text.endswith("-->\nAfter.\n")
-    assert "| `steps` | `8` | whole number, at least 1, at most 64 | How long (updates). |" in text
+    assert "| `steps` | `8` | whole number, at least 1, at most 64; updates | How long. |" in text
 
 
 def test_sync_is_idempotent_and_leaves_other_cells_their_bytes(project):
@@ -240,7 +240,7 @@ def test_form_shows_help_above_each_field():
 
     assert form_source(form, SCHEMA).split("\n") == [
         "# @title T",
-        "# @markdown How long (updates).",
+        "# @markdown How long. Unit: updates.",
         'steps = 8  # @param {type:"integer"}',
     ]
 
@@ -303,7 +303,7 @@ def sync(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 CHANGES = {
-    "another default": ('        42, "Seed of', '        43, "Seed of'),
+    "another default": ('setting(42, "Seed of', 'setting(43, "Seed of'),
     "another help": ("Peak learning rate.", "Highest learning rate."),
     "another range": ("ge=1, le=256)", "ge=1, le=128)"),
     "another name": ("dropout: float", "drop_rate: float"),

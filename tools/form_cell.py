@@ -111,9 +111,9 @@ def _options(field: FormField) -> list[Any] | None:
 
 
 def help_of(entry: Mapping[str, Any]) -> str:
-    """The help with its unit: `Peak learning rate (per update).`"""
+    """The help with its unit: `Length of the run. Unit: steps.`"""
     help, unit = entry.get("description", ""), entry.get("unit", "")
-    return f"{help.rstrip('.')} ({unit})." if help and unit else help
+    return f"{help} Unit: {unit}." if help and unit else help
 
 
 def values_of(entry: Mapping[str, Any], options: Iterable[Any] | None = None) -> str:
@@ -133,11 +133,13 @@ def values_of(entry: Mapping[str, Any], options: Iterable[Any] | None = None) ->
         "maximum": "at most",
         "exclusiveMaximum": "below",
     }
-    bounds = [f"{word} {entry[key]:g}" for key, word in words.items() if key in entry]
-    kind = kinds.get(
-        entry.get("type", ""), "text" if entry.get("type") == "string" else "any value"
-    )
+    bounds = [f"{word} {_number(entry[key])}" for key, word in words.items() if key in entry]
+    kind = kinds.get(entry.get("type", ""), "any value")
     return ", ".join([kind, *bounds])
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) or value.is_integer() else f"{value:g}"
 
 
 def literal(value: Any) -> str:

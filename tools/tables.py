@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import Any
 
-from tools.form_cell import form_lines, help_of, literal, values_of
+from tools.form_cell import form_lines, literal, values_of
 from tools.outline import Form
 
 
@@ -26,8 +26,8 @@ def settings_table(schema: Mapping[str, Any]) -> str:
             (
                 f"`{name}`",
                 f"`{literal(entry.get('default'))}`",
-                values_of(entry),
-                help_of(entry) + _only_if(entry),
+                values_of(entry) + _unit(entry),
+                entry.get("description", "") + _only_if(entry),
             )
             for name, entry in members
         ]
@@ -45,6 +45,10 @@ def markdown_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def _row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _unit(entry: Mapping[str, Any]) -> str:
+    return f"; {entry['unit']}" if entry.get("unit") else ""
 
 
 def _only_if(entry: Mapping[str, Any]) -> str:
