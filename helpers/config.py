@@ -80,6 +80,14 @@ class TrainingConfig(BaseModel):
     sequence_length: int = setting(
         128, "Tokens that the model sees at once.", "data", unit="tokens", ge=2, le=131_072
     )
+    num_workers: int = setting(
+        0,
+        "Threads that read batches ahead; 0 reads in the thread that trains.",
+        "data",
+        role="runtime",
+        ge=0,
+        le=64,
+    )
     cache_dir: str = setting(
         "~/.cache/trainbook",
         "Folder for tokenized text, shared by all runs.",
@@ -117,6 +125,20 @@ class TrainingConfig(BaseModel):
         role="schedule",
         ge=0,
         le=100_000,
+    )
+    budget: str = setting(
+        "",
+        "Time for the run, as 45min or 1h30min: it cools down and ends before; empty sets none.",
+        "training",
+        role="runtime",
+        pattern=r"^([0-9]+h)?([0-9]+min)?([0-9]+s)?$",
+    )
+    finish_by: str = setting(
+        "",
+        "Local time of day, as 21:30, by which the run cools down and ends; empty sets none.",
+        "training",
+        role="runtime",
+        pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9])?$",
     )
     seed: int = setting(42, "Seed of weights, data order and dropout.", "training", ge=0, lt=2**32)
     eval_every: int = setting(
@@ -181,6 +203,25 @@ class TrainingConfig(BaseModel):
     )
     max_grad_norm: float = setting(
         1.0, "Gradients are scaled down to this norm; 0 leaves them.", "optimizer", ge=0
+    )
+    ema_decay: float = setting(
+        0.0,
+        "Decay of an average of the weights that is validated and exported; 0 keeps none.",
+        "optimizer",
+        ge=0,
+        lt=1,
+    )
+    on_nonfinite: Literal["stop", "skip", "rewind"] = setting(
+        "rewind",
+        "At a loss that is not finite: stop, skip the update, or rewind and skip the batches.",
+        "optimizer",
+        role="runtime",
+    )
+    spike_sigma: float = setting(
+        10.0,
+        "A gradient norm so many standard deviations above its recent mean is a spike; 0 ignores.",
+        "optimizer",
+        ge=0,
     )
 
     # scheduler
@@ -273,6 +314,20 @@ class TrainingConfig(BaseModel):
         role="runtime",
         unit="optimizer steps",
         ge=0,
+    )
+    save_minutes: float = setting(
+        10.0,
+        "Write a checkpoint at the latest after so many minutes; 0 goes by steps alone.",
+        "checkpointing",
+        role="runtime",
+        unit="minutes",
+        ge=0,
+    )
+    mirror_dir: str = setting(
+        "",
+        "Second folder for checkpoints, as one on Drive; a new machine continues from it.",
+        "checkpointing",
+        role="runtime",
     )
     keep_checkpoints: int = setting(
         2,
