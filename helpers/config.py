@@ -112,7 +112,7 @@ class TrainingConfig(BaseModel):
     )
     max_steps: int = setting(
         800,
-        "Length of the run; 0 means that epochs decides.",
+        "Length of the run; 0 means that epochs or a budget decides.",
         "training",
         role="schedule",
         unit="optimizer steps",
@@ -120,7 +120,7 @@ class TrainingConfig(BaseModel):
     )
     epochs: float = setting(
         0.0,
-        "Passes over the training data; 0 means that max_steps decides.",
+        "Passes over the training data; 0 means that max_steps or a budget decides.",
         "training",
         role="schedule",
         ge=0,
@@ -588,6 +588,10 @@ class TrainingConfigBuilder:
         for chosen, other, nothing in (("epochs", "max_steps", 0), ("max_steps", "epochs", 0.0)):
             if settings.get(chosen) and origins.get(other) != "user":
                 values[other], origins[other] = nothing, "automatic"
+        if settings.get("budget") or settings.get("finish_by"):
+            for name, nothing in (("epochs", 0.0), ("max_steps", 0)):
+                if origins.get(name) != "user":
+                    values[name], origins[name] = nothing, "automatic"
         return TrainingConfigBuilder(values, origins)
 
     def _faults_with(self, settings: Mapping[str, Any]) -> list[str]:
@@ -727,6 +731,9 @@ def _derive(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     if values.get("epochs") and "max_steps" not in values:
         values["max_steps"] = 0
         derived["max_steps"] = "automatic"
+    if (values.get("budget") or values.get("finish_by")) and "max_steps" not in values:
+        values["max_steps"] = 0
+        derived["max_steps"] = "automatic"
     return values, derived
 
 
@@ -760,7 +767,7 @@ def _contradictions(values: Mapping[str, Any], given: set[str], wrong: set) -> I
                     f"Leave {name} out, or change {other}."
                 )
     yield from _faults_of_texts(known)
-    for rule in (_length, _heads, _phases, _parts_of_a_batch, _early_stopping):
+    for rule in (_length, _time, _heads, _phases, _parts_of_a_batch, _early_stopping):
         names = inspect.signature(rule).parameters
         if known.keys() >= names.keys():
             yield from filter(None, [rule(**{name: known[name] for name in names})])
@@ -769,14 +776,28 @@ def _contradictions(values: Mapping[str, Any], given: set[str], wrong: set) -> I
 # Each rule takes the settings it compares by name, and returns a fault or nothing.
 
 
-def _length(max_steps: int, epochs: float) -> str:
+def _length(max_steps: int, epochs: float, budget: str, finish_by: str) -> str:
     if max_steps and epochs:
         return (
             f"max_steps is {max_steps} and epochs is {epochs}, but one of them decides the length "
             "of the run. Set the other to 0."
         )
-    if not max_steps and not epochs:
-        return "max_steps and epochs are both 0, but one must give the length. Set one of them."
+    if not (max_steps or epochs or budget or finish_by):
+        return (
+            "max_steps and epochs are both 0, but one must give the length. Set one of them, or a "
+            "budget."
+        )
+    return ""
+
+
+def _time(budget: str, finish_by: str) -> str:
+    if budget and finish_by:
+        return (
+            f"budget is {budget!r} and finish_by is {finish_by!r}, but one of them decides the "
+            "end. Empty the other."
+        )
+    if budget and not any(character in "123456789" for character in budget):
+        return f"budget is {budget!r}, but some time is wanted. Set it as in 45min, or empty it."
     return ""
 
 

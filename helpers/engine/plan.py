@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from helpers.config import TrainingConfig
     from helpers.engine.loop import TrainingLoop
 
+UNLIMITED = 10**9
+"""Steps of a run that time ends."""
+
 
 @dataclass(frozen=True)
 class RunPlan:
@@ -82,7 +85,7 @@ class RunPlan:
 
 
 def run_length(config: TrainingConfig, n_samples: int) -> int:
-    """Steps of a run over so many samples.
+    """Steps of a run over so many samples; UNLIMITED where a budget alone ends it.
 
     Raises: DataError if the batch is larger than the data.
     """
@@ -93,7 +96,7 @@ def run_length(config: TrainingConfig, n_samples: int) -> int:
         )
     if config.epochs:
         return max(1, math.ceil(round(config.epochs * n_samples) / config.batch_size))
-    return config.max_steps
+    return config.max_steps or UNLIMITED
 
 
 def measure_plan(

@@ -28,15 +28,35 @@ class Schedule:
     decay_updates: int = 0
     min_ratio: float = 0.0
 
-    def __call__(self, update: int) -> float:
+    def __call__(self, update: float) -> float:
         if update < self.warmup_updates:
-            return (update + 1) / self.warmup_updates
+            return min(1.0, (update + 1) / self.warmup_updates)
         if self.kind == "constant":
             return 1.0
         decay = self.decay_updates or max(1, self.total_updates - self.warmup_updates)
         left = min(1.0, max(0, self.total_updates - update) / decay)
         shape = 0.5 * (1 - math.cos(math.pi * left)) if self.kind == "cosine" else left
         return self.min_ratio + (1 - self.min_ratio) * shape
+
+
+@dataclass(frozen=True)
+class Cooldown:
+    """A way down from where a schedule stands, for a run that is asked to finish now.
+
+    >>> [round(Cooldown(start=4, updates=2)(u, 0.5), 2) for u in (4, 5, 6)]
+    [0.5, 0.25, 0.0]
+
+    Units: applied optimizer updates.
+    """
+
+    start: int
+    updates: int
+    min_ratio: float = 0.0
+
+    def __call__(self, update: float, factor: float) -> float:
+        """The factor after `update` updates, where the schedule alone would say `factor`."""
+        left = min(1.0, max(0.0, (self.start + self.updates - update) / self.updates))
+        return min(factor, self.min_ratio + max(0.0, factor - self.min_ratio) * left)
 
 
 class SchedulerFactory:
