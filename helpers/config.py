@@ -14,7 +14,7 @@ import json
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter, ValidationError
@@ -30,6 +30,7 @@ MAIN_SETTINGS = {
     "max_steps", "epochs", "seed", "optimizer", "learning_rate", "scheduler", "output_dir",
 }  # fmt: skip
 GROUPS: tuple[str, ...] = typing.get_args(Group)
+_STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 
 def setting(
@@ -648,6 +649,17 @@ def check_name(name: str) -> None:
     """Raise ConfigError, with the nearest known name, unless `name` is a setting."""
     if name not in TrainingConfig.model_fields:
         raise ConfigError(_unknown(name))
+
+
+def check_value(name: str, value: Any) -> None:
+    """Raise ConfigError unless a setting may have this value, whatever the others are."""
+    check_name(name)
+    field = TrainingConfig.model_fields[name]
+    kind = Annotated[field.annotation, field]
+    try:
+        TypeAdapter(kind, config=_STRICT).validate_python(value)
+    except ValidationError as error:
+        raise ConfigError(_explain({**error.errors()[0], "loc": (name,)}, {name: value})) from None
 
 
 def names_of(group: str) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ HelpersError
     RunFolderError(OSError)        a run folder that cannot be made or written
     TrackingError(OSError)         a record that cannot be written, or a run that is not on record
     DivergedError(ArithmeticError) a loss or gradient that is not finite
+    SearchError(RuntimeError)      a search without a winner, or that was started as another one
 
 Every message says what was got, what was wanted and what to do, in this order.
 """
@@ -54,3 +55,7 @@ class TrackingError(HelpersError, OSError):
 
 class DivergedError(HelpersError, ArithmeticError):
     """The loss or the gradient is not finite any more."""
+
+
+class SearchError(HelpersError, RuntimeError):
+    """A search has no completed trial, or its folder belongs to another search."""

@@ -21,7 +21,7 @@ class Case:
     codes: frozenset[str] = frozenset()
     """Any one of these must be reported; empty if nothing may be."""
     cell: int | None = None
-    """Where; None for the file, or for a file of the package."""
+    """Index into `cells`; None for the file, or for a file of the package."""
     edit: Edit = field(default=lambda content: None, repr=False)
     """Spoil the notebook's JSON."""
     workflow: dict[str, list[str]] = field(default_factory=dict)
@@ -29,6 +29,16 @@ class Case:
     """The file of the package that is to blame, instead of the notebook."""
     raw: Callable[[str], bytes] = field(default=lambda text: text.encode(), repr=False)
     """Spoil the file's text."""
+
+    @property
+    def place(self) -> int | None:
+        """Index in the notebook, whose first cell is a title unless the case has one."""
+        return None if self.cell is None else self.cell + (not self.has_title)
+
+    @property
+    def has_title(self) -> bool:
+        """Whether the case's own cells begin with a title."""
+        return self.cells[0].startswith("md:# ")
 
     @property
     def file_name(self) -> str:
@@ -49,7 +59,7 @@ def lookalike(kind: str, name: str, *cells: str, **extra):
 
 
 def content_of(case: Case) -> Content:
-    """The notebook's JSON, with the case's edit."""
+    """The notebook's JSON, with the case's edit; a title comes first."""
     cells: list[Content] = []
     for i, source in enumerate(case.cells):
         is_text = source.startswith("md:")
@@ -64,6 +74,8 @@ def content_of(case: Case) -> Content:
     content = {"cells": cells, "metadata": copy.deepcopy(METADATA), "nbformat": 4}
     content["nbformat_minor"] = 5
     case.edit(content)
+    if not case.has_title:
+        content["cells"].insert(0, dict(TITLE))
     return content
 
 
@@ -71,6 +83,8 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+
+TITLE = {"id": "title", "cell_type": "markdown", "metadata": {}, "source": ["# A notebook"]}
 
 # The tree against which imports and paths resolve.
 TREE = {

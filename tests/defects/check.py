@@ -5,11 +5,10 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tools.validate import validate
-
 from tests.defects import lookalikes, names, running, structure
 from tests.defects.cases import TREE, Case, content_of
 from tools.settings import load_settings
+from tools.validate import validate
 
 CASES: list[Case] = [*structure.CASES, *names.CASES, *running.CASES, *lookalikes.CASES]
 COUNTED = ("error", "warning")
@@ -27,11 +26,11 @@ class Result:
         """Whether a defect is seen at its cell, or a lookalike draws nothing."""
         if not self.case.codes:
             return not self.found
-        return any(code in self.case.codes and at == self.case.cell for code, at, _ in self.found)
+        return any(code in self.case.codes and at == self.case.place for code, at, _ in self.found)
 
     def why(self) -> str:
         """What was wanted and what was got."""
-        wanted = f"{' or '.join(sorted(self.case.codes)) or 'nothing'} at {self.case.cell}"
+        wanted = f"{' or '.join(sorted(self.case.codes)) or 'nothing'} at {self.case.place}"
         return f"wanted {wanted}, got {list(self.found) or 'nothing'}"
 
 

@@ -15,7 +15,7 @@ def _string(content: Content) -> None:
 TABLE = "for name in []:\n    print(name)"
 
 CASES = [
-    lookalike("fields in another order", "of cells", "a = 1", "md:# T", edit=_reversed),
+    lookalike("fields in another order", "of cells", "a = 1", "md:Text.", edit=_reversed),
     lookalike("fields in another order", "of the file", "a = 1", edit=lambda content: [
         content.update({key: content.pop(key)}) for key in ("cells", "metadata")]),
     lookalike("an import that fails on purpose", "with a reason",

@@ -41,8 +41,9 @@ CASES = [
            "PY301 PY302", 1),
     defect(UNDEFINED, "after del", ["model = 1", "del model", "print(model)"], "PY301 PY302", 2),
     defect(UNDEFINED, "bound only in dead code",
-           ["if False:\n    processor = 1", "print(processor)"], "PY302", 1),
-    defect(UNDEFINED, "in a cell that looks like a magic", ["a = 1", "config"], "PY301 PY302", 1),
+           ["if False:\n    processor = 1", "print(processor)"], "PY301 PY302", 1),
+    defect(UNDEFINED, "in a cell that looks like a magic", ["a = 1", "config"],
+           "PY301 PY302 PY306", 1),
     defect(UNDEFINED, "in an f-string", ["a = 1", "print(f'{a} of {total}')"], "PY301 PY302", 1),
 
     defect(ATTRIBUTE, "of an object", [

@@ -14,8 +14,8 @@ INSTALL = "install cells"
 PROSE = "prose"
 PRIVACY = "privacy"
 # Made of parts, so that no scanner takes this file for a leak.
-TOKEN = "hf_" + "aBcDeFgHiJkLmNoPqRsTuVwXyZ01234567"
-KEY = "sk-" + "proj" + "T3BlbkFJ" + "aBcDeFgHiJkLmNoPqRsT"
+TOKEN = "hf_" + "QmXkVtRzLpWcYdNs" + "JbHfGuAeKoTiPvBxEw"
+KEY = "sk-" + "Qm7XkVtRzLp4WcYdNs2J" + "T3BlbkFJ" + "bHfG9uAeKoTi5PvBxEwZ"
 
 CASES = [
     defect(PATHS, "a file to read", ["text = open('data/large.txt').read()"], "CO105", 0),
