@@ -15,8 +15,10 @@ from torch import nn
 from helpers.config import TrainingConfig
 from helpers.data.packing import Samples, as_samples
 from helpers.engine.agreement import check_agreement, check_model
+from helpers.engine.budget import Budget
 from helpers.engine.callbacks import Callback, EarlyStopping, TextSamples
 from helpers.engine.checkpoint import CheckpointStore, write_json
+from helpers.engine.control import ControlFiles
 from helpers.engine.device import DevicePlan, plan_device, prepare_backend
 from helpers.engine.evaluate import evaluate
 from helpers.engine.identity import check_identity, run_identity
@@ -282,6 +284,8 @@ class Trainer:
             n_train_samples=len(train),
             tracker=MetricsTracker(folder.metrics_file),
             stop=stop,
+            budget=Budget.of(self.training_config),
+            control=ControlFiles(folder.path),
             callbacks=self._callbacks(train, log),
         )
 

@@ -6,6 +6,7 @@ Legend: a step is one global batch, an update is a step whose gradients were app
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,9 +20,11 @@ from helpers.engine.device import DevicePlan
 from helpers.engine.evaluate import evaluate
 from helpers.engine.optim import Optimizer, clip_gradients
 from helpers.engine.run import Run
-from helpers.engine.schedule import Schedule
+from helpers.engine.schedule import Cooldown, Schedule
 from helpers.errors import CheckpointError, DivergedError
 from helpers.objectives import Objective
+
+WAIT_S = 0.2
 
 
 class TrainingLoop:
@@ -48,6 +51,7 @@ class TrainingLoop:
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size or batch_size
         self.max_grad_norm = max_grad_norm
         self.is_between_steps = True
+        self.factor = 0.0
 
     def run(
         self, run: Run, train: Samples, val: Samples | None, save: Callable[[Run], None]
@@ -64,10 +68,10 @@ class TrainingLoop:
         self.model.train()
         self.optimizer.zero_grad()
         tracker.resume()
-        while state.step < run.total_steps and not run.early_reason and not run.stop:
+        while not (run.is_over or run.early_reason or run.stop):
             count = min(self.batch_size, end - state.samples)
             self.step(train.gather(order.take(state.samples, count)), run)
-            is_last = state.step == run.total_steps
+            is_last = run.is_over
             if state.step == 1 or is_last or state.step % config.log_every == 0:
                 self._log(run)
             is_best = False
@@ -75,11 +79,12 @@ class TrainingLoop:
                 is_best = self._validate(run, val)
             if not is_last and (is_best or _is_due(state.step, config.save_every)):
                 self._save(run, save)
-        if run.early_reason and tracker.has_pending:
+            self._obey(run, save)
+        if (run.early_reason or run.is_over) and tracker.has_pending:
             self._log(run)
         tracker.pause()
         self.check_pending(run)
-        if state.step == run.total_steps:
+        if run.is_over:
             return "completed"
         return "stopped_early" if run.early_reason else "paused"
 
@@ -87,13 +92,29 @@ class TrainingLoop:
         """Update the weights once on a global batch."""
         state, self.is_between_steps = run.state, False
         loss_sum, count = self.accumulate(batch)
-        norm, is_applied = self.update(self.schedule(state.updates))
+        self.factor = self.factor_of(run)
+        norm, is_applied = self.update(self.factor)
         run.tracker.add(loss_sum, count, norm)
         state.step += 1
         state.updates += is_applied
         state.samples += batch.n_samples
         state.tokens += batch.n_samples * batch[self.objective.task.inputs[0]].shape[1]
         self.is_between_steps = True
+
+    def factor_of(self, run: Run) -> float:
+        """The factor on the peak learning rate for the next update.
+
+        It follows from the updates so far; under a budget also from the share of time that is used,
+        whichever is further.
+        """
+        state, update = run.state, float(run.state.updates)
+        if run.budget.limit_s is not None:
+            update = max(update, run.budget.fraction * self.schedule.total_updates)
+        factor = self.schedule(update)
+        if state.cooldown_start is None:
+            return factor
+        ratio = self.schedule.min_ratio
+        return Cooldown(state.cooldown_start, state.cooldown_updates, ratio)(state.updates, factor)
 
     def accumulate(self, batch: Batch) -> tuple[torch.Tensor, int | torch.Tensor]:
         """Add up the gradient of a global batch; return its summed loss and count of targets."""
@@ -134,8 +155,7 @@ class TrainingLoop:
         row = run.tracker.flush(
             run.state.step,
             epoch=run.epoch,
-            learning_rate=self.optimizer.learning_rate
-            * self.schedule(max(0, run.state.updates - 1)),
+            learning_rate=self.optimizer.learning_rate * self.factor,
             **self._scale(run),
         )
         # Step by step, for a mean can hide one; the row with the true values is written before.
@@ -175,7 +195,9 @@ class TrainingLoop:
     def _validate(self, run: Run, val: Samples) -> bool:
         """Validate, and return whether this is the best so far."""
         run.tracker.pause()
+        started = time.perf_counter()
         values = self.evaluate(val, run.config.eval_sequences)
+        self._measure_closing(run, val, time.perf_counter() - started)
         row: dict[str, Any] = {"step": run.state.step, "epoch": run.epoch}
         row |= {f"val/{name}": value for name, value in values.items()}
         run.tracker.add_row(row)
@@ -189,6 +211,12 @@ class TrainingLoop:
         run.tracker.resume()
         return is_best
 
+    def _measure_closing(self, run: Run, val: Samples, seconds: float) -> None:
+        """Learn from a validation how long the last one, over all data, and saving will take."""
+        looked_at = min(run.config.eval_sequences or len(val), len(val))
+        whole = seconds * len(val) / looked_at
+        run.budget.closing_s = 1.2 * (whole + seconds) + 1.0
+
     def _save(self, run: Run, save: Callable[[Run], None]) -> None:
         """Save on the way; a full disk is told and does not end the run."""
         run.tracker.pause()
@@ -197,6 +225,31 @@ class TrainingLoop:
             save(run)
         except CheckpointError as error:
             run.tell("not saved", str(error))
+        run.tracker.resume()
+
+    def _obey(self, run: Run, save: Callable[[Run], None]) -> None:
+        """Carry out the commands that lie in the run's folder."""
+        control = run.control
+        for command in control.read() if control is not None else ():
+            if command == "PAUSE":
+                self._save(run, save)
+                self._wait(run)
+                continue
+            if command == "SAVE":
+                self._save(run, save)
+            elif command == "FINISH":
+                run.finish_soon()
+            else:
+                run.stop.set("stopped by the file STOP")
+            control.done(command)
+
+    def _wait(self, run: Run) -> None:
+        """Do nothing as long as the file PAUSE is there; a stop ends the waiting too."""
+        run.tracker.pause()
+        run.tell("paused", "the file PAUSE is there; remove it to go on")
+        while run.control.is_given("PAUSE") and not run.control.is_given("STOP") and not run.stop:
+            time.sleep(WAIT_S)
+        run.tell("goes on", "the file PAUSE is gone" if not run.stop else "asked to stop")
         run.tracker.resume()
 
     def _scale(self, run: Run) -> dict[str, float]:

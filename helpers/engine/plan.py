@@ -13,6 +13,7 @@ import torch
 from helpers.data.collate import Batch
 from helpers.data.order import SampleOrder
 from helpers.data.packing import Samples
+from helpers.engine.budget import RESERVE, Budget
 from helpers.engine.device import DevicePlan
 from helpers.engine.random_state import capture_random_state, restore_random_state
 from helpers.errors import DataError
@@ -109,6 +110,9 @@ def measure_plan(
 ) -> RunPlan:
     """Put a plan together; `loop` is thrown away afterwards."""
     step_s, activations_mib = probe(loop, train, config.seed)
+    limit_s = Budget.of(config).limit_s
+    if limit_s is not None:
+        steps = max(1, min(steps, int((1 - RESERVE) * limit_s / step_s)))
     weights = _mib(loop.model.state_dict().values())
     gradients = _mib(loop.optimizer.parameters)
     state = _mib(loop.optimizer.state_tensors().values())

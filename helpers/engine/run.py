@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from helpers.engine.budget import Budget
+from helpers.engine.control import ControlFiles
 from helpers.engine.metrics import MetricsTracker
 from helpers.engine.stop import StopSignal
 
@@ -24,6 +27,8 @@ class RunState:
 
     `samples` is the whole state of the data: the order of samples is computed from it.
     `updates` are applied ones; an fp16 step that overflows is a step without an update.
+    `wall_s` is the time spent in all sessions, validation and saving included. A run that was asked
+    to finish cools down over `cooldown_updates` from `cooldown_start` on.
     """
 
     step: int = 0
@@ -32,6 +37,9 @@ class RunState:
     tokens: int = 0
     best_step: int | None = None
     best_loss: float | None = None
+    wall_s: float = 0.0
+    cooldown_start: int | None = None
+    cooldown_updates: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """All values as plain JSON types."""
@@ -50,6 +58,8 @@ class Run:
     state: RunState = field(default_factory=RunState)
     tracker: MetricsTracker = field(default_factory=MetricsTracker)
     stop: StopSignal = field(default_factory=StopSignal)
+    budget: Budget = field(default_factory=Budget)
+    control: ControlFiles | None = None
     callbacks: Sequence[Callback] = ()
     samples: list[tuple[int, str]] = field(default_factory=list)
     events: list[tuple[int, str, str]] = field(default_factory=list)
@@ -66,6 +76,32 @@ class Run:
     def epoch(self) -> float:
         """Passes over the training data so far."""
         return self.state.samples / self.n_train_samples
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing left to train."""
+        state = self.state
+        is_cooled = state.cooldown_start is not None and (
+            state.updates >= state.cooldown_start + state.cooldown_updates
+        )
+        return state.step >= self.total_steps or is_cooled or self.budget.is_used_up
+
+    @property
+    def expected_steps(self) -> int:
+        """The step at which the run will end, estimated where time or a cool-down decides."""
+        state, ends = self.state, [self.total_steps]
+        if state.cooldown_start is not None:
+            ends.append(state.step + state.cooldown_start + state.cooldown_updates - state.updates)
+        if self.budget.limit_s is not None and state.step:
+            ends.append(math.ceil(state.step / min(1.0, max(1e-3, self.budget.fraction))))
+        return max(state.step, min(ends))
+
+    def finish_soon(self, share: float = 0.1) -> None:
+        """Cool down from here, over a share of the steps done, and end."""
+        if self.state.cooldown_start is None:
+            self.state.cooldown_start = self.state.updates
+            self.state.cooldown_updates = max(1, math.ceil(share * self.state.step))
+            self.tell("finishing", f"cooling down over {self.state.cooldown_updates:,} updates")
 
     def stop_early(self, reason: str) -> None:
         """End the run after this step, for good."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from helpers.engine.budget import Budget
 from helpers.engine.callbacks import Callback
 from helpers.engine.checkpoint import Snapshot, load_model_tensors, model_tensors
 from helpers.engine.identity import check_same_run
@@ -48,6 +49,7 @@ def save_run(run: Run, loop: TrainingLoop) -> None:
 
 def take_snapshot(run: Run, loop: TrainingLoop) -> Snapshot:
     """Everything that the run continues from."""
+    run.state.wall_s = run.budget.used_s
     weights, aliases = model_tensors(run.model)
     random_values, random_tensors = capture_random_state()
     return Snapshot(
@@ -106,6 +108,7 @@ def restore_run(run: Run, loop: TrainingLoop) -> list[str]:
         buffer.copy_(snapshot.sections["buffers"][name])
     _restore_callbacks(run, state["callbacks"])
     run.state, run.early_reason = RunState(**state["run"]), state["early_reason"]
+    run.budget = Budget.of(run.config, run.state.wall_s)
     run.samples[:] = [tuple(sample) for sample in state["samples"]]
     run.resumed_from = snapshot.step
     run.tracker.restore(snapshot.step, state["elapsed_s"], state["pending"])

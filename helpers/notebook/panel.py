@@ -18,6 +18,7 @@ from typing import Any, TextIO
 from helpers.engine.callbacks import Callback
 from helpers.engine.checkpoint import CheckpointInfo
 from helpers.engine.metrics import read_rows
+from helpers.engine.plan import UNLIMITED
 from helpers.engine.run import Run
 from helpers.engine.run_folder import read_json
 
@@ -147,7 +148,7 @@ class HtmlPanel(Callback):
             run_id=run.run_id,
             status=self.status,
             step=state.step,
-            total_steps=run.total_steps,
+            total_steps=run.expected_steps,
             rows=run.tracker.rows,
             notes=[*self._notes, *filter(None, [self._saved])],
             sample=run.samples[-1][1] if run.samples else "",
@@ -170,11 +171,12 @@ class LinePanel(Callback):
 
     def on_start(self, run: Run) -> None:
         start = f"continued from step {run.resumed_from:,}" if run.resumed_from else "started"
-        self._write(f"run {run.run_id} {start}, {run.total_steps:,} steps in {run.folder.path}")
+        length = f"{run.total_steps:,} steps" if run.total_steps < UNLIMITED else "as time allows"
+        self._write(f"run {run.run_id} {start}, {length}, in {run.folder.path}")
 
     def on_log(self, run: Run, row: dict[str, Any]) -> None:
         if time.monotonic() - self._written_at >= LINE_EVERY_S:
-            left = seconds_left(row, run.total_steps)
+            left = seconds_left(row, run.expected_steps)
             self._write(f"{line_of(row)}  {clock(left)} left")
             self._written_at = time.monotonic()
 
