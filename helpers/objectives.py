@@ -57,7 +57,12 @@ class Objective:
         self.task = task
         self._forward = model if forward is None else forward
         tables = [m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding)]
-        self._n_embeddings = max(tables, default=0)
+        self.table_sizes = tables
+        self.n_embeddings = max(tables, default=0)
+        self.n_classes = 0
+        """Width of the logits, known after the first batch."""
+        self.largest_id = 0
+        """The largest id of the whole data, where somebody has looked."""
         self._keywords = _keywords(task, model)
         self._is_checked = False
 
@@ -162,14 +167,14 @@ class Objective:
         """Refuse ids that no embedding has, and labels that are the inputs themselves."""
         ids = batch[self.task.inputs[0]]
         is_whole = not (ids.is_floating_point() or ids.is_complex())
-        if self._n_embeddings and is_whole and ids.numel() and int(ids.min()) < 0:
+        if self.n_embeddings and is_whole and ids.numel() and int(ids.min()) < 0:
             raise TaskError(
                 f"An input is {int(ids.min())}, but ids count from 0. Look at the data set."
             )
         top = int(ids.max()) if is_whole and ids.numel() else 0
-        if self._n_embeddings and top >= self._n_embeddings:
+        if self.n_embeddings and top >= self.n_embeddings:
             raise TaskError(
-                f"The model embeds {self._n_embeddings} tokens, but an input is {top}. Build the "
+                f"The model embeds {self.n_embeddings} tokens, but an input is {top}. Build the "
                 "model with the vocab_size of the data."
             )
         labels = self.labels(batch)
@@ -203,12 +208,13 @@ class Objective:
                 f"{(*wanted, 'V')} for labels of shape {wanted}. Return the logits, a tuple that "
                 "starts with them, or an object with an attribute logits."
             )
-        top = int(labels.max())
+        top = max(int(labels.max()), self.largest_id)
         if top >= logits.shape[-1]:
             raise TaskError(
                 f"The model predicts {logits.shape[-1]} tokens, but a label is {top}. Build the "
                 "model with the vocab_size of the data."
             )
+        self.n_classes = logits.shape[-1]
 
 
 def _keywords(task: TaskSpec, model: nn.Module) -> tuple[str | None, ...]:

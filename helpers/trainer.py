@@ -21,13 +21,23 @@ from helpers.engine.checkpoint import CheckpointStore, write_json
 from helpers.engine.control import ControlFiles
 from helpers.engine.device import DevicePlan, plan_device, prepare_backend
 from helpers.engine.evaluate import evaluate
+from helpers.engine.guard import Guard
 from helpers.engine.identity import check_identity, run_identity
 from helpers.engine.loop import TrainingLoop
+from helpers.engine.memory import frames_cleared
 from helpers.engine.metrics import MetricsTracker
+from helpers.engine.mirror import Mirror
 from helpers.engine.optim import OptimizerFactory
 from helpers.engine.plan import RunPlan, measure_plan, run_length
+from helpers.engine.pull_back import pull_back
 from helpers.engine.random_state import set_seed
-from helpers.engine.result import TrainingResult, make_result, read_result, write_result
+from helpers.engine.result import (
+    TrainingResult,
+    make_result,
+    read_result,
+    with_mirror,
+    write_result,
+)
 from helpers.engine.run import Run
 from helpers.engine.run_folder import DEVICE_FILE, RunFolder, free_name, read_json
 from helpers.engine.run_log import RunLog
@@ -95,6 +105,10 @@ class Trainer:
         settings contradict what model and data were built with;
         CheckpointError if the run exists with other settings; DivergedError if the loss does.
         """
+        with frames_cleared():
+            return self._train(train_data, val_data)
+
+    def _train(self, train_data: Any, val_data: Any) -> TrainingResult:
         train, val = self._samples(train_data, val_data)
         config = self.training_config
         check_model(self.model)
@@ -103,7 +117,9 @@ class Trainer:
         identity = self._identity(train, val)
         folder = self._folder(identity)
         identity["run_id"] = folder.run_id
-        with folder.lock(), stop_on_signals() as stop, self._database() as db:
+        with folder.lock() as lock, stop_on_signals() as stop, self._database() as db:
+            lock.on_lost = stop.set
+            notes = [("owner", note) for note in lock.notes] + self._pull_back(folder, stop)
             check_identity(folder, identity, config)
             set_seed(config.seed)
             plan = self._device(folder.path)
@@ -117,6 +133,8 @@ class Trainer:
                 log.start(run, config, identity)
             if known is not None:
                 return self._found(run, known, log)
+            for kind, note in notes:
+                run.tell(kind, note)
             self._tell_start(run, damaged, unread)
             return self._finish(run, loop, train, val, log)
 
@@ -151,7 +169,8 @@ class Trainer:
         if log is not None:
             log.finish(run, known.status, known.final_metrics)
         run.emit("on_found_complete", known.status)
-        return known
+        _finish_mirror(run, log)
+        return with_mirror(known, run)
 
     def _tell_start(self, run: Run, damaged: Sequence[str], unread: Sequence[str]) -> None:
         """Tell what the user should know before the first step of a session."""
@@ -178,7 +197,7 @@ class Trainer:
             run.emit("on_start")
             if run.resumed_from is None:
                 save_run(run, loop)
-            outcome = loop.run(run, train, val, lambda r: save_run(r, loop))
+            outcome = loop.run(run, train, val, lambda r: save_run(r, loop, is_background=True))
             save_run(run, loop)
             if val is not None and outcome != "paused":
                 final = loop.evaluate(val)
@@ -193,10 +212,13 @@ class Trainer:
             _rescue(run, loop)
             raise
         finally:
+            run.saver.close(run)
+            loop.optimizer.zero_grad()
             run.emit("on_end", status)
             if log is not None:
                 log.finish(run, status, final)
-        return result
+            _finish_mirror(run, log)
+        return with_mirror(result, run)
 
     def _samples(self, train_data: Any, val_data: Any) -> tuple[Samples, Samples | None]:
         train = self._as_samples(train_data, "train_data")
@@ -223,12 +245,19 @@ class Trainer:
             self._begun = self._begun or free_name(config.output_dir, name)
             name = self._begun
         path = self._path(name)
-        if config.resume == "must" and not CheckpointStore(path / "checkpoints").steps():
-            raise CheckpointError(
-                f"resume is 'must', but {path} has no checkpoint to continue from. "
-                "Check output_dir and run_name, or set resume='auto'."
-            )
+        if config.resume == "must" and not config.mirror_dir:
+            _check_begun(path)
         return RunFolder(path)
+
+    def _pull_back(self, folder: RunFolder, stop: StopSignal) -> list[tuple[str, str]]:
+        """Take from the mirror what this disk lacks; a run that must exist has to by now."""
+        config = self.training_config
+        if not config.mirror_dir or config.resume == "never":
+            return []
+        notes = pull_back(folder, config.mirror_dir, is_stopped=lambda: bool(stop))
+        if config.resume == "must":
+            _check_begun(folder.path)
+        return [("mirror", note) for note in notes]
 
     def _path(self, run_id: str) -> Path:
         return Path(self.training_config.output_dir).expanduser() / run_id
@@ -259,6 +288,7 @@ class Trainer:
             batch_size=config.batch_size,
             micro_batch_size=config.micro_batch_size,
             max_grad_norm=config.max_grad_norm,
+            guard=Guard(plan.device, config.spike_sigma),
         )
 
     def _forward(self, plan: DevicePlan) -> nn.Module:
@@ -276,17 +306,20 @@ class Trainer:
         stop: StopSignal,
         log: RunLog | None,
     ) -> Run:
+        config = self.training_config
+        mirror = Mirror(folder, config.mirror_dir) if config.mirror_dir else None
         return Run(
             folder=folder,
-            config=self.training_config,
+            config=config,
             model=self.model,
             total_steps=total_steps,
             n_train_samples=len(train),
             tracker=MetricsTracker(folder.metrics_file),
             stop=stop,
-            budget=Budget.of(self.training_config),
+            budget=Budget.of(config),
             control=ControlFiles(folder.path),
-            callbacks=self._callbacks(train, log),
+            mirror=mirror,
+            callbacks=[*self._callbacks(train, log), *([mirror] if mirror is not None else [])],
         )
 
     def _callbacks(self, train: Samples, log: RunLog | None) -> list[Callback]:
@@ -321,7 +354,23 @@ class Trainer:
 
 def _rescue(run: Run, loop: TrainingLoop) -> None:
     """Keep the steps done when something beside the step failed, as a callback; else leave it."""
+    run.saver.wait(run)
     if loop.is_between_steps and run.state.step not in run.folder.checkpoints.steps():
         with contextlib.suppress(CheckpointError, DivergedError):
-            loop.check_pending(run)
+            loop.look(run)
             save_run(run, loop)
+
+
+def _check_begun(path: Path) -> None:
+    """Raise CheckpointError if there is nothing to continue from."""
+    if not CheckpointStore(path / "checkpoints").steps():
+        raise CheckpointError(
+            f"resume is 'must', but {path} has no checkpoint to continue from. "
+            "Check output_dir and run_name, or set resume='auto'."
+        )
+
+
+def _finish_mirror(run: Run, log: RunLog | None) -> None:
+    """Bring the mirror up to date, results and records of runs included."""
+    if run.mirror is not None:
+        run.mirror.finish(run, None if log is None else log.db)

@@ -358,7 +358,7 @@ def test_a_json_file_is_replaced_whole_or_stays(tmp_path):
 
 def test_another_format_is_told_and_nothing_is_set_aside(store, monkeypatch):
     steps = store.steps()
-    monkeypatch.setattr("helpers.engine.checkpoint.FORMAT", 99)
+    monkeypatch.setattr("helpers.engine.manifest.FORMAT", 99)
 
     with pytest.raises(CheckpointFormatError, match="has format 1, but 99 is wanted"):
         store.load_latest()

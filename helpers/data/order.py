@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -14,16 +15,25 @@ class SampleOrder:
     """Positions of an endless stream of epochs over `n_samples` samples, each epoch in a new order.
 
     Sample `i` of epoch `e` is a pure function of `(seed, e, i)`. The state of a run's data is
-    therefore one integer, the number of samples consumed.
+    therefore one integer, the number of samples consumed. Ranges of positions that are `left_out`
+    are passed over as if the stream had never had them; they do not overlap.
 
     Source: cycle-walking Feistel permutation, Black & Rogaway 2002, "Ciphers with Arbitrary
     Finite Domains", sections 3 and 4.
     """
 
-    def __init__(self, n_samples: int, seed: int, *, shuffled: bool = True) -> None:
+    def __init__(
+        self,
+        n_samples: int,
+        seed: int,
+        *,
+        shuffled: bool = True,
+        left_out: Iterable[tuple[int, int]] = (),
+    ) -> None:
         if n_samples < 1:
             raise ValueError(f"n_samples is {n_samples}, but an order needs at least one sample.")
         self.n_samples, self.seed, self.shuffled = n_samples, seed, shuffled
+        self.left_out = sorted(left_out)
         self._half_bits = max(1, ((n_samples - 1).bit_length() + 1) // 2)
         self._mask = np.uint64((1 << self._half_bits) - 1)
         self._keys: tuple[int, np.ndarray] = (-1, np.empty(0, np.uint64))
@@ -43,6 +53,21 @@ class SampleOrder:
 
     def take(self, start: int, count: int) -> np.ndarray:
         """Samples `start` to `start + count` of the stream, across epochs: int64 (count,)."""
+        if not self.left_out:
+            return self._take(start, count)
+        positions = self.positions(start, count)
+        gaps = np.flatnonzero(np.diff(positions) != 1) + 1
+        parts = [self._take(int(part[0]), len(part)) for part in np.split(positions, gaps)]
+        return np.concatenate(parts)
+
+    def positions(self, start: int, count: int) -> np.ndarray:
+        """Where in the whole stream the samples `start` to `start + count` lie: int64 (count,)."""
+        positions = np.arange(start, start + count)
+        for first, end in self.left_out:
+            positions[positions >= first] += end - first
+        return positions
+
+    def _take(self, start: int, count: int) -> np.ndarray:
         offset = start - self._block_start
         if offset < 0 or offset + count > len(self._block):
             self._block_start, offset = start, 0

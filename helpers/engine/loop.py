@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,10 +19,13 @@ from helpers.data.order import SampleOrder
 from helpers.data.packing import Samples
 from helpers.engine.device import DevicePlan
 from helpers.engine.evaluate import evaluate
+from helpers.engine.guard import Guard, look
+from helpers.engine.ids import check_batch, check_tokens, explain_index_error
+from helpers.engine.memory import MicroBatch, StepStart, redo_in_halves, use_known_size
 from helpers.engine.optim import Optimizer, clip_gradients
 from helpers.engine.run import Run
 from helpers.engine.schedule import Cooldown, Schedule
-from helpers.errors import CheckpointError, DivergedError
+from helpers.errors import CheckpointError
 from helpers.objectives import Objective
 
 WAIT_S = 0.2
@@ -45,83 +49,126 @@ class TrainingLoop:
         batch_size: int,
         micro_batch_size: int = 0,
         max_grad_norm: float = 1.0,
+        guard: Guard | None = None,
     ) -> None:
         self.model, self.objective, self.optimizer = model, objective, optimizer
         self.schedule, self.plan, self.scaler = schedule, plan, plan.grad_scaler()
-        self.batch_size, self.micro_batch_size = batch_size, micro_batch_size or batch_size
-        self.max_grad_norm = max_grad_norm
+        self.batch_size, self.micro_batch = batch_size, MicroBatch(micro_batch_size or batch_size)
+        self.max_grad_norm, self.guard = max_grad_norm, guard
+        self.start = StepStart(model, plan.device)
         self.is_between_steps = True
         self.factor = 0.0
+        self._train: Samples | None = None
+        self._order: SampleOrder | None = None
 
     def run(
         self, run: Run, train: Samples, val: Samples | None, save: Callable[[Run], None]
     ) -> str:
         """Train until the last step or a stop; return completed, stopped_early or paused.
 
-        Logging, validating and saving have cadences of their own and happen in this order.
+        Logging, validating and saving have cadences of their own and happen in this order; before
+        each of them the guard looks, and may take the run back to an earlier step.
 
-        Raises: DivergedError if a logged loss or gradient is not finite.
+        Raises: DivergedError if a loss or gradient is not finite and the settings say stop;
+        DataError if an id has no row in the model; MemoryLimitError if one sample does not fit.
         """
-        config, state, tracker = run.config, run.state, run.tracker
-        order = SampleOrder(len(train), config.seed)
-        end = _last_sample(run, self.batch_size)
-        self.model.train()
-        self.optimizer.zero_grad()
-        tracker.resume()
+        config, end = run.config, _last_sample(run, self.batch_size)
+        self._begin(run, train, val)
         while not (run.is_over or run.early_reason or run.stop):
-            count = min(self.batch_size, end - state.samples)
-            self.step(train.gather(order.take(state.samples, count)), run)
-            is_last = run.is_over
-            if state.step == 1 or is_last or state.step % config.log_every == 0:
-                self._log(run)
-            is_best = False
-            if val is not None and (is_last or _is_due(state.step, config.eval_every)):
-                is_best = self._validate(run, val)
-            if not is_last and (is_best or _is_due(state.step, config.save_every)):
+            index = self._order.take(
+                run.state.samples, min(self.batch_size, end - run.state.samples)
+            )
+            self._step_on(index, run)
+            run.saver.deliver(run)
+            step, is_last = run.state.step, run.is_over
+            is_log = step == 1 or is_last or _is_due(step, config.log_every)
+            is_eval = val is not None and (is_last or _is_due(step, config.eval_every))
+            is_save = not is_last and run.saver.is_due(run)
+            if (is_log or is_eval or is_save) and self.look(run):
+                continue
+            if is_log:
+                self.log(run)
+            is_best = is_eval and self._validate(run, val)
+            if not is_last and (is_best or is_save):
                 self._save(run, save)
             self._obey(run, save)
-        if (run.early_reason or run.is_over) and tracker.has_pending:
-            self._log(run)
-        tracker.pause()
-        self.check_pending(run)
+        self.look(run)
+        if (run.early_reason or run.is_over) and run.tracker.has_pending:
+            self.log(run)
+        run.tracker.pause()
         if run.is_over:
             return "completed"
         return "stopped_early" if run.early_reason else "paused"
 
+    def _begin(self, run: Run, train: Samples, val: Samples | None) -> None:
+        self._train, self._is_whole = train, check_tokens(self.objective, train, "training data")
+        if val is not None:
+            check_tokens(self.objective, val, "validation data")
+        self._draw_in_order(run)
+        self.model.train()
+        self.optimizer.zero_grad()
+        run.tracker.resume()
+
+    def _draw_in_order(self, run: Run) -> None:
+        """Draw samples from here on in the order of the run; again after it went back."""
+        config = run.config
+        self._order = SampleOrder(len(self._train), config.seed, left_out=run.state.left_out)
+
+    def _step_on(self, index: np.ndarray, run: Run) -> None:
+        """Make a step on the samples of these numbers, whose ids are looked at on the host."""
+        batch = self._train.gather(index)
+        if not self._is_whole:
+            check_batch(self.objective, batch, index, "training data")
+        if run.state.step == 0:
+            use_known_size(self, batch, run)
+        try:
+            self.step(batch, run)
+        except IndexError as error:
+            raise explain_index_error(self.objective, batch, index, error) from error
+
     def step(self, batch: Batch, run: Run) -> None:
-        """Update the weights once on a global batch."""
+        """Update the weights once on a global batch, unless the guard holds the update back."""
         state, self.is_between_steps = run.state, False
-        loss_sum, count = self.accumulate(batch)
+        self.start.keep()
+        loss_sum, count = redo_in_halves(self, batch, run, lambda: self.accumulate(batch))
         self.factor = self.factor_of(run)
-        norm, is_applied = self.update(self.factor)
+        norm = self.clip()
+        held = None if self.guard is None else self.guard.judge(loss_sum, norm)
+        is_applied = self.apply(self.factor, held)
         run.tracker.add(loss_sum, count, norm)
         state.step += 1
         state.updates += is_applied
         state.samples += batch.n_samples
         state.tokens += batch.n_samples * batch[self.objective.task.inputs[0]].shape[1]
+        if self.guard is not None:
+            self.start.put_back_buffers_where(held)
+            self.guard.note(state, batch.n_samples, is_applied, (loss_sum, count, norm, held))
+            if self.scaler is not None:
+                self.guard.note_scale(is_applied, self.scaler.get_scale)
         self.is_between_steps = True
 
     def factor_of(self, run: Run) -> float:
         """The factor on the peak learning rate for the next update.
 
-        It follows from the updates so far; under a budget also from the share of time that is used,
-        whichever is further.
+        It follows from the updates so far, applied or held back; under a budget also from the share
+        of time that is used, whichever is further.
         """
-        state, update = run.state, float(run.state.updates)
+        state, update = run.state, float(run.state.scheduled)
         if run.budget.limit_s is not None:
             update = max(update, run.budget.fraction * self.schedule.total_updates)
         factor = self.schedule(update)
         if state.cooldown_start is None:
             return factor
         ratio = self.schedule.min_ratio
-        return Cooldown(state.cooldown_start, state.cooldown_updates, ratio)(state.updates, factor)
+        down = Cooldown(state.cooldown_start, state.cooldown_updates, ratio)
+        return down(state.scheduled, factor)
 
     def accumulate(self, batch: Batch) -> tuple[torch.Tensor, int | torch.Tensor]:
         """Add up the gradient of a global batch; return its summed loss and count of targets."""
         count = self.objective.count(batch)
         batch = batch.to(self.plan.device)
         loss_sum = None
-        for micro in batch.split(self.micro_batch_size):
+        for micro in batch.split(self.micro_batch.size):
             with self.plan.autocast():
                 part = self.objective.loss_sum(micro)
             loss = part / count
@@ -130,67 +177,52 @@ class TrainingLoop:
             loss_sum = part if loss_sum is None else loss_sum + part
         return loss_sum, count
 
-    def update(self, factor: float) -> tuple[torch.Tensor, bool]:
-        """Clip and apply the gradients; an fp16 overflow applies nothing."""
+    def clip(self) -> torch.Tensor:
+        """Limit the norm of the gradient; return what it was, on the device."""
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in self.optimizer.parameters if p.grad is not None]
-        norm = clip_gradients(gradients, self.max_grad_norm)
+        return clip_gradients(gradients, self.max_grad_norm)
+
+    def apply(self, factor: float, held: torch.Tensor | None = None) -> bool:
+        """Apply the gradients and drop them; an fp16 overflow applies nothing, and is told at once.
+
+        What is `held` back is told by the guard later.
+        """
         if self.scaler is None:
-            is_applied = self.optimizer.step(factor)
+            is_applied = self.optimizer.step(factor, held)
         else:
-            is_applied = bool(self.scaler.step(self.optimizer, factor))
+            is_applied = bool(self.scaler.step(self.optimizer, factor, held))
             self.scaler.update()
         self.optimizer.zero_grad()
-        return norm, is_applied
+        return is_applied
 
     def evaluate(self, data: Samples, n_sequences: int = 0) -> dict[str, float]:
         """Metrics over `n_sequences` evenly spread samples; 0 takes all."""
         # Without gradients twice the micro-batch fits into the same memory.
-        size = 2 * self.micro_batch_size
+        size = 2 * self.micro_batch.size
         return evaluate(self.model, self.objective, self.plan, data, n_sequences, size)
 
-    def _log(self, run: Run) -> None:
-        pending = run.tracker.pending()
+    def log(self, run: Run) -> None:
+        """Turn the steps since the last row into a row, and tell it."""
         row = run.tracker.flush(
             run.state.step,
             epoch=run.epoch,
             learning_rate=self.optimizer.learning_rate * self.factor,
             **self._scale(run),
         )
-        # Step by step, for a mean can hide one; the row with the true values is written before.
-        self._check_finite(run, pending["losses"], pending["norms"])
         trouble = run.tracker.take_trouble()
         if trouble:
             run.tell("not written", trouble)
         run.emit("on_log", row)
 
-    def check_pending(self, run: Run) -> None:
-        """Look at the steps that are not logged yet, before anything is saved."""
-        pending = run.tracker.pending()
-        self._check_finite(run, pending["losses"], pending["norms"])
-
-    def _check_finite(self, run: Run, losses: list[float], norms: list[float]) -> None:
-        """Raise DivergedError for a loss or gradient that is not finite.
-
-        A loss is of the weights before its update, so the gradient tells first. In fp16 the scaler
-        skips what overflows; there a scale below 1 says that nothing is applied any more.
-        """
-        names = {"train/loss": losses, "gradient_norm": norms if self.scaler is None else []}
-        wrong = [
-            f"{name} is {value}"
-            for name, values in names.items()
-            for value in values
-            if not math.isfinite(value)
-        ]
-        if self.scaler is not None and self.scaler.get_scale() < 1:
-            wrong.append(f"the scale of fp16 losses fell to {self.scaler.get_scale():.1e}")
-        if wrong:
-            raise DivergedError(
-                f"{wrong[0]} up to step {run.state.step}, but finite values are wanted. Build the "
-                "model again, lower learning_rate or look at the data of these steps, and start "
-                "under another run_name; the last checkpoint is sound."
-            )
+    def look(self, run: Run) -> bool:
+        """Let the guard look at the steps since it last did; return whether the run went back."""
+        if self.guard is None or not look(run, self, self._train, self._order):
+            return False
+        self._draw_in_order(run)
+        self.model.train()
+        return True
 
     def _validate(self, run: Run, val: Samples) -> bool:
         """Validate, and return whether this is the best so far."""
@@ -220,7 +252,7 @@ class TrainingLoop:
     def _save(self, run: Run, save: Callable[[Run], None]) -> None:
         """Save on the way; a full disk is told and does not end the run."""
         run.tracker.pause()
-        self.check_pending(run)
+        self.look(run)
         try:
             save(run)
         except CheckpointError as error:
@@ -233,10 +265,12 @@ class TrainingLoop:
         for command in control.read() if control is not None else ():
             if command == "PAUSE":
                 self._save(run, save)
+                run.saver.wait(run)
                 self._wait(run)
                 continue
             if command == "SAVE":
                 self._save(run, save)
+                run.saver.wait(run)
             elif command == "FINISH":
                 run.finish_soon()
             else:
@@ -253,10 +287,10 @@ class TrainingLoop:
         run.tracker.resume()
 
     def _scale(self, run: Run) -> dict[str, float]:
-        """The scale of fp16 losses and the steps that overflowed; nothing in other formats."""
-        if self.scaler is None:
-            return {}
+        """The scale of fp16 losses, and the steps without an update where there are some."""
         skipped = run.state.step - run.state.updates
+        if self.scaler is None:
+            return {"skipped_steps": skipped} if skipped else {}
         return {"loss_scale": self.scaler.get_scale(), "skipped_steps": skipped}
 
 

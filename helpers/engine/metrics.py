@@ -111,7 +111,7 @@ class MetricsTracker:
 
     def restore(self, step: int, elapsed_s: float, pending: dict[str, Any] | None = None) -> None:
         """Take up an earlier session: its rows up to a step, and what was still pending."""
-        self._elapsed_before = elapsed_s
+        self._elapsed_before, self._losses, self._counts, self._norms = elapsed_s, [], [], []
         if pending is not None:
             self._earlier = {name: pending[name] for name in _nothing()}
             self._window_s = pending["window_s"]

@@ -39,19 +39,28 @@ def muon_step(
     weight_decay: float,
     momentum: float,
     dtype: torch.dtype,
+    held: Tensor | None = None,
 ) -> None:
-    """Update matrices of one shape in place.
+    """Update matrices of one shape in place; where the scalar `held` is 1, nothing changes.
 
     The update has the root mean square of AdamW's, so both share one learning rate.
 
     Source: Jordan et al. 2024 (Nesterov momentum); Liu et al. 2025, arXiv:2502.16982, section 2.2
     (scale of 0.2 times the root of the longer side).
     """
+    shrink: float | Tensor = 1 - lr * weight_decay
+    if held is not None:
+        # A momentum that moves towards itself stays; what is not finite cannot be multiplied away.
+        is_held = held > 0
+        gradients = [torch.where(is_held, m, g) for m, g in zip(momenta, gradients, strict=True)]
     torch._foreach_lerp_(momenta, gradients, 1 - momentum)
     ahead = torch._foreach_lerp(gradients, momenta, momentum)
     rows, columns = parameters[0].shape
     update = orthogonalize(torch.stack(ahead), dtype).to(parameters[0].dtype)
+    if held is not None:
+        update = update.masked_fill_(is_held, 0.0)
+        shrink = torch.full_like(held, shrink, dtype=update.dtype).masked_fill_(is_held, 1.0)
     if weight_decay:
-        torch._foreach_mul_(parameters, 1 - lr * weight_decay)
+        torch._foreach_mul_(parameters, shrink)
     scale = 0.2 * max(rows, columns) ** 0.5
     torch._foreach_add_(parameters, list(update.unbind()), alpha=-lr * scale)

@@ -75,8 +75,12 @@ class Optimizer:
         return [{"params": list(group.named.values())} for group in self.groups]
 
     @torch.no_grad()
-    def step(self, factor: float = 1.0) -> bool:
-        """Update all parameters once at `factor` times the peak learning rate."""
+    def step(self, factor: float = 1.0, held: Tensor | None = None) -> bool:
+        """Update all parameters once at `factor` times the peak learning rate.
+
+        Where `held`, a scalar of fp32 on their device, is 1 and not 0, nothing changes: neither a
+        weight nor a state, whatever the gradients hold. The host does not wait for it.
+        """
         for group, batch in self._batches:
             lr = self.learning_rate * factor * group.lr_scale
             parameters, gradients, states = batch.with_gradients()
@@ -98,6 +102,7 @@ class Optimizer:
                     weight_decay=group.weight_decay,
                     eps=self.epsilon,
                     maximize=False,
+                    found_inf=held,
                 )
             else:
                 muon_step(
@@ -108,6 +113,7 @@ class Optimizer:
                     weight_decay=group.weight_decay,
                     momentum=self.momentum,
                     dtype=self.muon_dtype,
+                    held=held,
                 )
         return True
 

@@ -15,6 +15,7 @@ from helpers.data.order import SampleOrder
 from helpers.data.packing import Samples
 from helpers.engine.budget import RESERVE, Budget
 from helpers.engine.device import DevicePlan
+from helpers.engine.memory import redo_in_halves
 from helpers.engine.random_state import capture_random_state, restore_random_state
 from helpers.errors import DataError
 from helpers.models.summary import count_parameters
@@ -147,7 +148,8 @@ def probe(loop: TrainingLoop, train: Samples, seed: int) -> tuple[float, float]:
     batch = train.gather(SampleOrder(len(train), seed).take(0, loop.batch_size))
     was_training = loop.model.training
     loop.model.train()
-    activations = _activations_mib(loop, batch)
+    loop.start.keep()
+    activations = redo_in_halves(loop, batch, None, lambda: _activations_mib(loop, batch))
     seconds = min(_timed_step(loop, batch) for _ in range(3))
     loop.model.train(was_training)
     for name, buffer in loop.model.named_buffers():
@@ -163,7 +165,8 @@ def _timed_step(loop: TrainingLoop, batch: Batch) -> float:
     for parameter in loop.optimizer.parameters:
         if parameter.grad is not None:
             parameter.grad.zero_()
-    norm, _ = loop.update(0.0)
+    norm = loop.clip()
+    loop.apply(0.0)
     norm.item()
     return time.perf_counter() - start
 
@@ -179,7 +182,7 @@ def _activations_mib(loop: TrainingLoop, batch: Batch) -> float:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    micro = next(iter(batch.to(loop.plan.device).split(loop.micro_batch_size)))
+    micro = next(iter(batch.to(loop.plan.device).split(loop.micro_batch.size)))
     with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t), loop.plan.autocast():
         loop.objective.loss_sum(micro).backward()
     loop.optimizer.zero_grad()

@@ -22,6 +22,8 @@ class TrainingResult:
 
     `status` is completed, stopped_early or paused. `final_metrics` are those of a last validation
     over all data, `final_loss` is its loss, or the last training loss without validation data.
+    `mirrored_step` is the newest step that this session copied to `mirror_dir` and read back, and
+    `mirror` says in words where the mirror stands.
     `metrics_summary` has one row for each validation, `history` one for each logged step.
 
     Units: losses in nats per token, `training_time` in seconds over all sessions without validation
@@ -43,6 +45,8 @@ class TrainingResult:
     checkpoint_path: str | None
     best_checkpoint_path: str | None
     resumed_from: int | None
+    mirrored_step: int | None
+    mirror: str
     first_loss_at: float | None
     metrics_summary: pd.DataFrame
     history: pd.DataFrame
@@ -87,6 +91,8 @@ class TrainingResult:
         if self.resumed_from is not None:
             rows.append(("continued from", f"step {self.resumed_from:,}"))
         rows.append(("checkpoint", shown(self.checkpoint_path)))
+        if self.mirror:
+            rows.append(("mirror", self.mirror))
         return rows
 
     def __repr__(self) -> str:
@@ -123,10 +129,25 @@ def make_result(run: Run, status: str, final: dict[str, float]) -> TrainingResul
         checkpoint_path=str(run.folder.checkpoints.path(state.step)),
         best_checkpoint_path=None if best is None else str(run.folder.checkpoints.path(best)),
         resumed_from=run.resumed_from,
+        mirrored_step=None,
+        mirror="",
         first_loss_at=run.tracker.first_loss_at,
         metrics_summary=run.tracker.summary(),
         history=run.tracker.history(),
         samples=list(run.samples),
+        events=list(run.events),
+    )
+
+
+def with_mirror(result: TrainingResult, run: Run) -> TrainingResult:
+    """The result with what the mirror came to, which is known only after the result was copied."""
+    mirror = run.mirror
+    if mirror is None:
+        return result
+    return dataclasses.replace(
+        result,
+        mirrored_step=mirror.mirrored_step,
+        mirror=mirror.note,
         events=list(run.events),
     )
 

@@ -13,11 +13,13 @@ from torch import nn
 from helpers.engine.budget import Budget
 from helpers.engine.control import ControlFiles
 from helpers.engine.metrics import MetricsTracker
+from helpers.engine.saver import Saver
 from helpers.engine.stop import StopSignal
 
 if TYPE_CHECKING:
     from helpers.config import TrainingConfig
     from helpers.engine.callbacks import Callback
+    from helpers.engine.mirror import Mirror
     from helpers.engine.run_folder import RunFolder
 
 
@@ -26,7 +28,11 @@ class RunState:
     """How far a run is: everything that counts, as plain numbers.
 
     `samples` is the whole state of the data: the order of samples is computed from it.
-    `updates` are applied ones; an fp16 step that overflows is a step without an update.
+    `updates` are applied ones; an fp16 step that overflows is a step without an update. Those that
+    the guard `held` back are known only when the device is asked, so they count for the schedule:
+    the learning rate is a function of both together, whenever one looks.
+    `rewinds` are the times that the run went back: the step of the checkpoint, and from where to
+    where the stream of samples is left out since. `samples` counts those that are not left out.
     `wall_s` is the time spent in all sessions, validation and saving included. A run that was asked
     to finish cools down over `cooldown_updates` from `cooldown_start` on.
     """
@@ -40,6 +46,18 @@ class RunState:
     wall_s: float = 0.0
     cooldown_start: int | None = None
     cooldown_updates: int = 0
+    held: int = 0
+    rewinds: list[list[int]] = field(default_factory=list)
+
+    @property
+    def scheduled(self) -> int:
+        """Updates that count for the schedule: applied or held back."""
+        return self.updates + self.held
+
+    @property
+    def left_out(self) -> list[tuple[int, int]]:
+        """Ranges of the stream of samples that are not trained on."""
+        return [(first, end) for _, first, end in self.rewinds]
 
     def to_dict(self) -> dict[str, Any]:
         """All values as plain JSON types."""
@@ -60,12 +78,18 @@ class Run:
     stop: StopSignal = field(default_factory=StopSignal)
     budget: Budget = field(default_factory=Budget)
     control: ControlFiles | None = None
+    mirror: Mirror | None = None
     callbacks: Sequence[Callback] = ()
     samples: list[tuple[int, str]] = field(default_factory=list)
     events: list[tuple[int, str, str]] = field(default_factory=list)
     resumed_from: int | None = None
     early_reason: str = ""
     identity: dict[str, Any] = field(default_factory=dict)
+    saver: Saver = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        config = self.config
+        self.saver = Saver(self.folder.checkpoints, config.save_every, config.save_minutes)
 
     @property
     def run_id(self) -> str:
@@ -82,7 +106,7 @@ class Run:
         """Whether there is nothing left to train."""
         state = self.state
         is_cooled = state.cooldown_start is not None and (
-            state.updates >= state.cooldown_start + state.cooldown_updates
+            state.scheduled >= state.cooldown_start + state.cooldown_updates
         )
         return state.step >= self.total_steps or is_cooled or self.budget.is_used_up
 
@@ -91,7 +115,8 @@ class Run:
         """The step at which the run will end, estimated where time or a cool-down decides."""
         state, ends = self.state, [self.total_steps]
         if state.cooldown_start is not None:
-            ends.append(state.step + state.cooldown_start + state.cooldown_updates - state.updates)
+            left = state.cooldown_start + state.cooldown_updates - state.scheduled
+            ends.append(state.step + left)
         if self.budget.limit_s is not None and state.step:
             ends.append(math.ceil(state.step / min(1.0, max(1e-3, self.budget.fraction))))
         return max(state.step, min(ends))
@@ -99,7 +124,7 @@ class Run:
     def finish_soon(self, share: float = 0.1) -> None:
         """Cool down from here, over a share of the steps done, and end."""
         if self.state.cooldown_start is None:
-            self.state.cooldown_start = self.state.updates
+            self.state.cooldown_start = self.state.scheduled
             self.state.cooldown_updates = max(1, math.ceil(share * self.state.step))
             self.tell("finishing", f"cooling down over {self.state.cooldown_updates:,} updates")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.engine.checkpoint import CheckpointStore, write_json
+from helpers.engine.owner import RunLock
 from helpers.errors import RunFolderError
 
 DEVICE_FILE = "device.json"
@@ -47,27 +47,19 @@ class RunFolder:
         return self.path.name
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Own the run while training.
+    def lock(self) -> Iterator[RunLock]:
+        """Own the run while training; what was taken over is in the lock's notes.
 
-        Raises: RunFolderError, saying who, if another process trains it.
+        Raises: RunFolderError, saying who and where, if another process trains it.
         """
-        with (self.path / "LOCK").open("a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                file.seek(0)
-                raise RunFolderError(
-                    f"The run {self.run_id} is being trained by process {file.read().strip()}. "
-                    "Interrupt it there first, or choose another run_name."
-                ) from error
-            file.seek(0)
-            file.truncate()
-            file.write(str(os.getpid()))
-            file.flush()
+        lock = RunLock(self.path / "LOCK", self.run_id)
+        lock.acquire()
+        try:
             for leftover in self.path.glob(".*.tmp"):
                 leftover.unlink()
-            yield
+            yield lock
+        finally:
+            lock.release()
 
     def read_identity(self) -> dict[str, Any] | None:
         """What the run was started with, or None for a new run."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -31,20 +33,21 @@ VALUES = {
     "pending",
     "samples",
     "plan",
+    "guard",
+    "micro_batch",
 }
 
 
-def save_run(run: Run, loop: TrainingLoop) -> None:
+def save_run(run: Run, loop: TrainingLoop, *, is_background: bool = False) -> None:
     """Write a checkpoint of the run as it stands between two steps.
+
+    In the background this waits for a copy in memory alone; what becomes of it is told between two
+    later steps.
 
     Raises: CheckpointError if it cannot be written.
     """
-    snapshot = take_snapshot(run, loop)
-    protected = [run.state.best_step] if run.state.best_step is not None else []
-    info = run.folder.checkpoints.save(
-        snapshot, keep=run.config.keep_checkpoints, protected=protected
-    )
-    run.emit("on_checkpoint", info)
+    _mend_folder(run)
+    run.saver.save(run, lambda: take_snapshot(run, loop), is_background=is_background)
 
 
 def take_snapshot(run: Run, loop: TrainingLoop) -> Snapshot:
@@ -72,6 +75,8 @@ def take_snapshot(run: Run, loop: TrainingLoop) -> Snapshot:
             "pending": run.tracker.pending(),
             "samples": run.samples,
             "plan": loop.plan.to_dict(),
+            "guard": None if loop.guard is None else loop.guard.state_dict(),
+            "micro_batch": loop.micro_batch.state_dict(),
         },
     )
 
@@ -90,6 +95,39 @@ def restore_run(run: Run, loop: TrainingLoop) -> list[str]:
     if snapshot is None:
         run.tracker.restore(0, 0.0)
         return store.notes
+    _take_up(run, loop, snapshot)
+    run.resumed_from = snapshot.step
+    run.budget = Budget.of(run.config, run.state.wall_s)
+    return store.notes
+
+
+def go_back(run: Run, loop: TrainingLoop, *, before_step: int, spent: set[int]) -> bool:
+    """Take up an earlier checkpoint of this session's run, and remove those after it.
+
+    The newest before a step is taken whose step follows from the settings, so that a run that was
+    paused in between goes back as far as one that was not; else the newest of all. Time that was
+    used stays used. Returns whether there is one, and it is not one of those that are `spent`.
+    """
+    run.saver.wait(run)
+    store, every, best = run.folder.checkpoints, run.config.save_every, run.state.best_step
+    steps = [step for step in reversed(store.steps()) if step < before_step]
+    steps.sort(key=lambda step: step == best or (every and step % every == 0), reverse=True)
+    for step in steps:
+        if step in spent:
+            return False
+        try:
+            snapshot = store.load(step)
+        except CheckpointError as error:
+            run.tell("damaged checkpoint", str(error))
+            continue
+        _take_up(run, loop, snapshot)
+        store.discard_after(step)
+        return True
+    return False
+
+
+def _take_up(run: Run, loop: TrainingLoop, snapshot: Snapshot) -> None:
+    """Put a run where a checkpoint says; only the time that it has used is left as it is."""
     _check_parts(snapshot)
     state = snapshot.state
     check_same_run(state["identity"], run.identity, run.run_id)
@@ -102,18 +140,29 @@ def restore_run(run: Run, loop: TrainingLoop) -> list[str]:
     loop.optimizer.load_state_tensors(snapshot.sections["optimizer"])
     if loop.scaler is not None:
         loop.scaler.load_state_dict(state["scaler"])
+    if loop.guard is not None and state["guard"] is not None:
+        loop.guard.load_state_dict(state["guard"])
+    loop.micro_batch.load_state_dict(state["micro_batch"])
     hidden = _hidden_buffers(run.model)
     check_same_tensors("buffers", hidden, snapshot.sections["buffers"])
     for name, buffer in hidden.items():
         buffer.copy_(snapshot.sections["buffers"][name])
     _restore_callbacks(run, state["callbacks"])
     run.state, run.early_reason = RunState(**state["run"]), state["early_reason"]
-    run.budget = Budget.of(run.config, run.state.wall_s)
     run.samples[:] = [tuple(sample) for sample in state["samples"]]
-    run.resumed_from = snapshot.step
+    run.saver.best_on_disk = run.state.best_step
     run.tracker.restore(snapshot.step, state["elapsed_s"], state["pending"])
     restore_random_state(state["random"], snapshot.sections["random"])
-    return store.notes
+
+
+def _mend_folder(run: Run) -> None:
+    """Make the folder of a run anew if somebody deleted it; what cannot be made, the save tells."""
+    folder = run.folder
+    if run.identity and not os.path.exists(folder.run_file):
+        with contextlib.suppress(OSError):
+            folder.path.mkdir(parents=True, exist_ok=True)
+            folder.write_identity(run.identity)
+            run.config.save(folder.config_file)
 
 
 def _hidden_buffers(model: nn.Module) -> dict[str, Tensor]:

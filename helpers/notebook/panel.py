@@ -150,7 +150,7 @@ class HtmlPanel(Callback):
             step=state.step,
             total_steps=run.expected_steps,
             rows=run.tracker.rows,
-            notes=[*self._notes, *filter(None, [self._saved])],
+            notes=[*self._notes, *filter(None, [self._saved, run.mirror and run.mirror.note])],
             sample=run.samples[-1][1] if run.samples else "",
             best=None if state.best_step is None else (state.best_step, state.best_loss),
         )

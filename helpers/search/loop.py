@@ -12,18 +12,13 @@ import torch
 
 from helpers.config import TrainingConfig
 from helpers.engine.callbacks import Callback
+from helpers.engine.memory import is_out_of_memory
 from helpers.errors import ConfigError, DivergedError, SearchError
 from helpers.search.result import SearchResult
 from helpers.search.space import SearchSpace
 from helpers.search.study import Study
 from helpers.search.suggest import Points
-from helpers.search.trial import (
-    FINAL_STATES,
-    Trial,
-    is_out_of_memory,
-    metrics_of,
-    words,
-)
+from helpers.search.trial import FINAL_STATES, Trial, metrics_of, words
 from helpers.task import TaskSpec
 
 if TYPE_CHECKING:

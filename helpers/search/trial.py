@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from helpers.engine.checkpoint import write_json
 from helpers.engine.result import TrainingResult
 from helpers.engine.run_folder import read_json
@@ -96,14 +94,6 @@ def metrics_of(result: TrainingResult) -> dict[str, float]:
     return {
         n: float(v) for n, v in {**known, **ending}.items() if v is not None and math.isfinite(v)
     }
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory ran out, on a device or on the host."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    # torch's allocator of host memory raises a plain RuntimeError.
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def first_sentence(text: str) -> str:
