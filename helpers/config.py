@@ -59,9 +59,18 @@ class TrainingConfig(BaseModel):
     # data
     source: str = setting(
         "python-stdlib",
-        "Text to learn: python-stdlib, or the path of a .txt file or of a folder of them.",
+        "Text to learn: python-stdlib, or the path of a .txt, .csv, .jsonl or .parquet file, "
+        "or of a folder of them.",
         "data",
         min_length=1,
+    )
+    text_column: str = setting(
+        "", "Column of a table that holds the text; empty takes the only one, or text.", "data"
+    )
+    bad_rows: Literal["fail", "skip"] = setting(
+        "fail",
+        "fail refuses data with rows that cannot be trained on; skip leaves them out and counts.",
+        "data",
     )
     val_fraction: float = setting(
         0.1, "Share of the text that is held out for validation.", "data", gt=0, le=0.5

@@ -428,7 +428,9 @@ def test_processes_that_open_a_new_database_at_once_make_one_schema(tmp_path):
 
     assert [opener.wait(60) for opener in openers if opener.communicate()] == [0] * 3
     with closing(sqlite3.connect(tmp_path / "runs.db")) as raw:
-        assert raw.execute("SELECT version FROM trainbook_schema").fetchall() == [(schema.SCHEMA_VERSION,)]
+        assert raw.execute("SELECT version FROM trainbook_schema").fetchall() == [
+            (schema.SCHEMA_VERSION,)
+        ]
 
 
 def test_backup_made_during_writes_holds_all_rows_before_it(db, tmp_path):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from helpers.data.source import Document
+from helpers.data.document import Document
 
 # Count of bytes that a key of a context holds: seven bytes and the next fit into 64 bits.
 MAX_ORDER = 8

@@ -226,7 +226,7 @@ def excerpt_of(value: Any, at: int = 0, width: int = 40) -> str:
     part = value[start : start + width]
     if isinstance(part, bytes):
         return f"{'...' if start else ''}{part!r}"[:80]
-    return f"{'...' if start else ''}{ascii(part)}"[:80]
+    return f"{'...' if start else ''}{part!a}"[:80]
 
 
 def repeated(names: Iterable[Any]) -> list[str]:

@@ -25,11 +25,14 @@ class Spool:
 
     def __init__(self, folder: str | Path | None = None) -> None:
         try:
+            if folder is not None:
+                folder = Path(folder).expanduser()
+                folder.mkdir(parents=True, exist_ok=True)
             self._file = tempfile.TemporaryFile(dir=folder, buffering=CHUNK)  # noqa: SIM115
         except OSError as error:
             raise DataError(
-                f"Texts cannot be kept in {folder or tempfile.gettempdir()} ({error.strerror}). "
-                "Set cache_dir to a folder on a local disk, or free some space."
+                f"cache_dir is {str(folder)!r}, but it cannot be written ({error.strerror}). "
+                "Set cache_dir to a folder on a local disk."
             ) from error
         weakref.finalize(self, self._file.close)
         self._size, self._is_flushed = 0, True

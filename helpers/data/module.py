@@ -11,14 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from helpers.config import TrainingConfig
+from helpers.data.check import DataReport
+from helpers.data.document import Document
 from helpers.data.order import SampleOrder
 from helpers.data.packing import PackedTokens
-from helpers.data.source import Document, read_documents, split_documents
+from helpers.data.source import read_source
+from helpers.data.split import note_leaks, split_documents
 from helpers.data.store import TokenStore, open_store
 from helpers.data.tokenizer import Tokenizer, tokenizer_digest
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from helpers.data.source import Source
 
 
 class DataSplit(PackedTokens):
@@ -30,6 +35,7 @@ class DataSplit(PackedTokens):
         store: TokenStore,
         documents: Sequence[Document],
         settings: dict[str, Any],
+        report: DataReport | None = None,
     ) -> None:
         super().__init__(
             store.path(name),
@@ -40,7 +46,7 @@ class DataSplit(PackedTokens):
             name=f"The {'training' if name == 'train' else 'validation'} text",
         )
         self.name, self.documents, self.tokenizer = name, documents, store.tokenizer
-        self.settings = settings
+        self.settings, self.report = settings, report
         self.fingerprint = f"{store.key}-{tokenizer_digest(store.tokenizer)}-{name}"
 
     @property
@@ -52,48 +58,69 @@ class DataSplit(PackedTokens):
 class UniversalDataModule:
     """Text from a source, split, tokenized and packed into sequences.
 
-    `source` is python-stdlib, a .txt file, a folder of them, or a list of strings. Tokens are
-    cached under `cache_dir` by content, so a second start reads no tokenizer's work twice.
+    `source` is python-stdlib, a file or folder of text (.txt, .md, .py), a table (.csv, .tsv,
+    .jsonl, .json, .parquet), each plain or .gz, a DataFrame, or a list of texts or of dicts.
+    `text_column` names the column of a table that holds the text, where it is neither the only
+    one nor called text; `delimiter` is that of a csv, found by itself where it is empty.
+    Every row is read and checked; `report` tells what was found, and `bad_rows` decides whether
+    bad rows stop it (fail) or are left out (skip).
+    Tokens are cached under `cache_dir` by content, so a second start reads no tokenizer's work
+    twice.
 
-    Raises: ConfigError for a value out of range; DataError if the source cannot be read or is too
-    small, see `read_documents`.
+    Raises: ConfigError for a value out of range; DataError with all that is wrong with the data,
+    or if it is too small.
     """
 
     def __init__(
         self,
-        source: str | Path | Sequence[str] = "python-stdlib",
+        source: Source = "python-stdlib",
         *,
         tokenizer: str = "bpe",
         vocab_size: int = 2048,
         sequence_length: int = 128,
         val_fraction: float = 0.1,
+        text_column: str = "",
+        delimiter: str = "",
+        bad_rows: str = "fail",
         cache_dir: str | Path = "~/.cache/trainbook",
     ) -> None:
         settings = {
             "val_fraction": val_fraction,
             "tokenizer": tokenizer,
             "sequence_length": sequence_length,
+            "text_column": text_column,
+            "bad_rows": bad_rows,
             **({"vocab_size": vocab_size} if tokenizer == "bpe" else {}),
         }
         TrainingConfig(**settings)
-        documents = read_documents(source)
+        documents, self.report = read_source(
+            source,
+            text_column=text_column,
+            delimiter=delimiter,
+            bad_rows=bad_rows,
+            spool_dir=cache_dir,
+        )
         train, val = split_documents(documents, val_fraction)
+        if self.report.source != "python-stdlib":
+            note_leaks(train, val, self.report)
         self._store = open_store(
             {"train": train, "val": val},
             kind=tokenizer,
             vocab_size=vocab_size,
             cache_dir=cache_dir,
         )
-        self.source = source if isinstance(source, str | Path) else f"{len(documents)} texts"
+        self.source = source if isinstance(source, str | Path) else self.report.source
         settings["source"] = str(self.source)
-        self.train = DataSplit("train", self._store, train, settings)
-        self.val = DataSplit("val", self._store, val, settings)
+        self.train = DataSplit("train", self._store, train, settings, self.report)
+        self.val = DataSplit("val", self._store, val, settings, self.report)
         self.sequence_length = sequence_length
 
     @classmethod
     def from_config(cls, config: TrainingConfig) -> UniversalDataModule:
         """Build from the settings of the group data."""
-        return cls(**config.group("data"))
+        settings = config.group("data")
+        del settings["num_workers"]  # how batches are read, not which
+        return cls(**settings)
 
     @property
     def tokenizer(self) -> Tokenizer:

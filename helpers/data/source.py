@@ -1,207 +1,276 @@
-"""Where text comes from: Python's own standard library, or the user's .txt files."""
+"""Where text comes from: Python's own standard library, the user's files, tables and lists."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import itertools
+import glob
 import sysconfig
-import tokenize
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from helpers.errors import DataError
+from helpers.data import files
+from helpers.data.check import POLICIES, DataReport, Fault, FileFault, excerpt_of, flaw_of
+from helpers.data.document import Document, Spool, measure
+from helpers.data.files import suffix_of
+from helpers.data.table import SUFFIXES, Row, rows_of_file, rows_of_frame, rows_of_list
+from helpers.data.text import read_text_file
+from helpers.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    Source = str | Path | Sequence[str] | Sequence[dict] | pd.DataFrame | pd.Series
 
 EMBEDDED = "python-stdlib"
 TEST_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
+TEXT_SUFFIXES = (".txt", ".md", ".py")
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
-    """One text, read anew at each use when it comes from a file, so that memory stays small.
+def read_documents(source: Source, **options: Any) -> list[Document]:
+    """Read `python-stdlib`, a file, a folder, a DataFrame, or a list of texts or of dicts.
 
-    Units: `n_bytes` counts UTF-8; `span` are characters of the file that belong to the document.
+    `options` are those of `read_source`.
+    Raises: DataError if there is nothing to read, or with all rows that cannot be trained on.
     """
-
-    name: str
-    digest: bytes
-    n_bytes: int
-    content: str | Path
-    span: tuple[int, int | None] = (0, None)
-
-    @property
-    def text(self) -> str:
-        """The text itself.
-
-        Raises: DataError if the file is not what it was when it was read first.
-        """
-        if not isinstance(self.content, Path):
-            return self.content[slice(*self.span)]
-        text = _decoded(self.content)[slice(*self.span)]
-        if _digest(text) != self.digest:
-            raise DataError(
-                f"{self.content} has changed since it was read. Build the data module again."
-            )
-        return text
-
-    def cut(self, character: int) -> tuple[Document, Document]:
-        """The parts before and after a character."""
-        text = self.text
-        start, stop = self.span
-        halves = (start, start + character), (start + character, stop)
-        return tuple(
-            dataclasses.replace(self, digest=_digest(part), n_bytes=len(part.encode()), span=span)
-            for part, span in zip((text[:character], text[character:]), halves, strict=True)
-        )
+    return read_source(source, **options)[0]
 
 
-def read_documents(source: str | Path | Sequence[str]) -> list[Document]:
-    """Read `python-stdlib`, a .txt file, a folder of .txt files, or a list of strings.
+def read_source(
+    source: Source,
+    *,
+    text_column: str = "",
+    delimiter: str = "",
+    bad_rows: str = "fail",
+    spool_dir: str | Path | None = None,
+) -> tuple[list[Document], DataReport]:
+    """Read every row of a source: the texts that can be trained on, and a report of the rest.
 
-    Raises: DataError if there is nothing to read, or a text is empty or is not UTF-8.
+    A file of text is one document, a row of a table another. Where `bad_rows` is skip, bad rows
+    are left out, of a file of text its bad lines.
+    Raises: DataError if there is nothing to read, or with all rows that cannot be trained on.
     """
-    if source is None:
-        raise DataError(
-            f"source is None, but text is wanted. Give {EMBEDDED!r}, a path, or a list of strings."
+    if bad_rows not in POLICIES:
+        raise ConfigError(
+            f"bad_rows is {bad_rows!r}, but {' or '.join(POLICIES)} is wanted. Choose one of them."
         )
-    if isinstance(source, str | Path):
-        return _stdlib() if str(source) == EMBEDDED else _text_files(Path(source).expanduser())
-    documents = [_document(f"text {i}", text, text) for i, text in enumerate(source)]
+    if len(delimiter) > 1 or delimiter in {"\n", "\r", '"'}:
+        raise ConfigError(
+            f"delimiter is {delimiter!r}, but one character other than a quote is wanted. Leave "
+            "it out to have it found."
+        )
+    reader = _Reader(text_column, delimiter, bad_rows, spool_dir)
+    documents = reader.read(source)
+    report = reader.report
+    report.n_documents = len(documents)
+    report.settle()
     if not documents:
-        raise DataError("The list of texts is empty, but training needs text. Give some strings.")
-    return documents
+        left_out = f"all of its {report.n_rows:,} rows were left out" if report.n_rows else "no row"
+        raise DataError(f"{report.source} has {left_out}, but training needs text. Load more text.")
+    _note_copies(documents, report)
+    return documents, report
 
 
-def split_documents(
-    documents: Sequence[Document], val_fraction: float
-) -> tuple[list[Document], list[Document]]:
-    """Split into training and validation by a hash of each text.
+class _Reader:
+    """Reads a source into documents, and notes what is wrong on the way."""
 
-    The split does not depend on the order of the documents, and equal texts stay together. Where
-    hashes miss the wanted share by more than half (few or one document), the text, in the order of
-    its hashes, is cut at a line end and what follows validates.
-    """
-    limit = int(val_fraction * 2**64)
-    val = [d for d in documents if int.from_bytes(d.digest[:8], "big") < limit]
-    train = [d for d in documents if int.from_bytes(d.digest[:8], "big") >= limit]
-    total = sum(d.n_bytes for d in documents)
-    share = sum(d.n_bytes for d in val) / total
-    if train and 0.5 * val_fraction <= share <= 1.5 * val_fraction:
-        return train, val
-    return _split_by_position(documents, total * (1 - val_fraction))
+    def __init__(
+        self, text_column: str, delimiter: str, bad_rows: str, spool_dir: str | Path | None
+    ) -> None:
+        self.report = DataReport(bad_rows=bad_rows)
+        self._columns = {"text_column": text_column, "report": self.report}
+        self._delimiter, self._spool_dir = delimiter, spool_dir
+        self._spool: Spool | None = None
+        self._ids: dict[int, str] = {}
 
-
-def _split_by_position(
-    documents: Sequence[Document], n_train_bytes: float
-) -> tuple[list[Document], list[Document]]:
-    train, val, done = [], [], 0
-    ordered = sorted(documents, key=lambda d: d.digest)
-    for _, group in itertools.groupby(ordered, key=lambda d: d.digest):
-        copies = list(group)
-        size = sum(d.n_bytes for d in copies)
-        room = n_train_bytes - done
-        done += size
-        if room >= size:
-            train += copies
-        elif room <= 0:
-            val += copies
-        else:
-            text = copies[0].text
-            near = int(len(text) * room / size)
-            cut = text.rfind("\n", 0, near) + 1 or text.rfind(" ", 0, near) + 1 or near
-            for before, after in (document.cut(cut) for document in copies):
-                train += [before] if before.n_bytes else []
-                val += [after] if after.n_bytes else []
-    return train, val
-
-
-def _stdlib() -> list[Document]:
-    """The sources of the running Python's standard library, without its tests."""
-    root = Path(sysconfig.get_path("stdlib"))
-    documents = []
-    for path in sorted(root.rglob("*.py")):
-        relative = path.relative_to(root)
-        if TEST_FOLDERS.isdisjoint(relative.parts):
-            text = _decoded(path)
-            if text.strip():
-                documents.append(_document(relative.as_posix(), text, path))
-    if not documents:
-        raise DataError(
-            f"The standard library at {root} has no .py files, but {EMBEDDED} needs them. "
-            "Give the path of a .txt file as source."
-        )
-    return documents
-
-
-def _text_files(path: Path) -> list[Document]:
-    """One text file, or all .txt files below a folder."""
-    if path.is_dir():
-        files = sorted(p for p in path.rglob("*.txt") if p.is_file())
-        if not files:
+    def read(self, source: Source) -> list[Document]:
+        if source is None:
             raise DataError(
-                f"The folder {path} has no .txt file, but training needs text. "
-                "Put .txt files there, or give another path as source."
+                f"source is None, but text is wanted. Give {EMBEDDED!r}, a path, or a list of "
+                "strings."
             )
-        return [_document(str(file), _decoded(file), file) for file in files]
-    if not path.exists():
+        if isinstance(source, str | Path):
+            self.report.source = str(source)
+            is_embedded = str(source) == EMBEDDED
+            return self._stdlib() if is_embedded else self._path(Path(source).expanduser())
+        if type(source).__module__.startswith("pandas"):
+            self.report.source = f"a {type(source).__name__} of {len(source):,} rows"
+            return self._add(rows_of_frame(source, **self._columns), to_spool=True)
+        return self._list(source)
+
+    def _list(self, source: Sequence[Any]) -> list[Document]:
+        if isinstance(source, dict | bytes | bytearray) or not hasattr(source, "__iter__"):
+            raise DataError(
+                f"source is of type {type(source).__name__}, but a path, a DataFrame, or a list of "
+                "texts or of dicts is wanted. Make a list of it."
+            )
+        self.report.source = "the list of texts"
+        documents = self._add(rows_of_list(source, **self._columns), to_spool=False)
+        if not self.report.n_rows:
+            raise DataError(
+                "The list of texts is empty, but training needs text. Give some strings."
+            )
+        self.report.source = f"{self.report.n_rows} texts"
+        return documents
+
+    def _path(self, path: Path) -> list[Document]:
+        found = self._files(path)
+        self.report.n_files = len(found)
+        documents: list[Document] = []
+        for file in found:
+            label = str(file.relative_to(path)) if path.is_dir() else file.name
+            with self._faults_of_files():
+                documents += self._file(file, label)
+        return documents
+
+    def _file(self, file: Path, label: str) -> list[Document]:
+        if suffix_of(file) not in SUFFIXES:
+            self._refuse_column(file)
+            return read_text_file(file, self.report, self.spool)
+        rows = rows_of_file(file, label, delimiter=self._delimiter, **self._columns)
+        before = self.report.n_rows
+        documents = self._add(rows, to_spool=True)
+        if self.report.n_rows == before:
+            raise FileFault("no rows", file, "has no rows, but training needs text")
+        return documents
+
+    def _refuse_column(self, source: Any) -> None:
+        if name := self._columns["text_column"]:
+            says = f"has no columns, but text_column is {name!r}; leave it empty"
+            raise FileFault("columns", source, says)
+
+    @contextmanager
+    def _faults_of_files(self) -> Iterator[None]:
+        """Go on with the next file, so that the faults of all are told at once."""
+        try:
+            yield
+        except FileFault as error:
+            self.report.fault(error.fault)
+
+    def _files(self, path: Path) -> list[Path]:
+        """One file, those of a pattern, or those of a folder: .txt, else the one kind it holds."""
+        if path.is_dir():
+            return self._folder(path)
+        if path.is_file():
+            return [path]
+        if path.exists():
+            raise DataError(
+                f"source is {str(path)!r}, which is neither a file nor a folder. Give one of them."
+            )
+        matches = sorted(Path(p) for p in glob.glob(str(path), recursive=True))
+        if found := [p for p in matches if p.is_file()]:
+            return found
         raise DataError(
             f"source is {str(path)!r}, but there is no such file. Give the path of a .txt file or "
-            f"of a folder of them, or {EMBEDDED!r}."
+            f"of a folder of them, of a table ({', '.join(SUFFIXES)}), or {EMBEDDED!r}."
         )
-    if not path.is_file():
-        raise DataError(f"source is {str(path)!r}, which is neither a file nor a folder.")
-    return [_document(str(path), _decoded(path), path)]
+
+    def _folder(self, path: Path) -> list[Path]:
+        below = sorted(p for p in path.rglob("*") if p.is_file())
+        found = [p for p in below if p.name.endswith(".txt")]
+        known = (*TEXT_SUFFIXES, *SUFFIXES)
+        rest = [] if found == below else [p for p in below if suffix_of(p) in known]
+        others = Counter("".join(p.suffixes[-2:]) for p in rest if p.suffix != ".txt")
+        listed = ", ".join(f"{n} {suffix}" for suffix, n in sorted(others.items()))
+        kinds = {suffix_of(p) for p in rest}
+        if not found and len(kinds) > 1:
+            raise DataError(
+                f"The folder {path} has no .txt file, but {listed}, of which one kind is wanted. "
+                f"Give one file, or a pattern such as {path / '*.jsonl'}."
+            )
+        if not found:
+            found = rest
+        elif others:
+            says = f"holds {listed} beside .txt, which are not read"
+            self.report.note("files not read", str(path), says, count=sum(others.values()))
+        if not found:
+            raise DataError(
+                f"The folder {path} has no .txt file, but training needs text. "
+                "Put .txt files there, or a table, or give another path as source."
+            )
+        return found
+
+    def _stdlib(self) -> list[Document]:
+        """The sources of the running Python's standard library, without its tests."""
+        self._refuse_column(EMBEDDED)
+        root = Path(sysconfig.get_path("stdlib"))
+        documents = []
+        for path in sorted(root.rglob("*.py")):
+            relative = path.relative_to(root)
+            if TEST_FOLDERS.isdisjoint(relative.parts):
+                text = "".join(files.text_of(path))
+                if text.strip():
+                    documents.append(Document(relative.as_posix(), *measure([text]), path))
+        if not documents:
+            raise DataError(
+                f"The standard library at {root} has no .py files, but {EMBEDDED} needs them. "
+                "Give the path of a .txt file as source."
+            )
+        self.report.n_files = self.report.n_rows = len(documents)
+        return documents
+
+    def _add(self, rows: Iterable[Row], *, to_spool: bool) -> list[Document]:
+        """Check rows one by one; the sound ones become documents."""
+        documents = []
+        for place, text, row_id, flaw in rows:
+            self.report.n_rows += 1
+            found = flaw or flaw_of(text)
+            if found is None and to_spool and len(text) > files.LONGEST_ROW:
+                says = f"is {len(text):,} characters long, but {files.LONGEST_ROW:,} are the most"
+                found = "too long", says
+            if found is not None:
+                kind, says, *rest = found
+                byte = f", byte {flaw.byte}" if flaw and flaw.byte is not None else ""
+                shown = rest[0] if rest else _shown(kind, text)
+                self.report.fault(Fault(kind, f"{place}{byte}", says, shown))
+                continue
+            documents.append(self._document(place, text, to_spool))
+            self._look_for_copies(place, row_id)
+            if "\ufffd" in text:
+                says = "holds U+FFFD, which some program put where it could not read"
+                self.report.note(
+                    "replaced characters", place, says, excerpt_of(text, text.index("\ufffd"))
+                )
+        return documents
+
+    def _document(self, place: str, text: str, to_spool: bool) -> Document:
+        digest, n_bytes = measure([text])
+        if not to_spool:
+            return Document(place, digest, n_bytes, text)
+        return Document(place, digest, n_bytes, self.spool(), self.spool().add(text.encode()))
+
+    def spool(self) -> Spool:
+        """The file that keeps texts of tables, made when it is needed."""
+        if self._spool is None:
+            self._spool = Spool(self._spool_dir)
+        return self._spool
+
+    def _look_for_copies(self, place: str, row_id: Any) -> None:
+        if row_id is None or row_id == "":
+            return
+        key = hash(str(row_id))
+        if key in self._ids:
+            says = f"has the id {excerpt_of(row_id)} of {self._ids[key]} again"
+            self.report.note("repeated ids", place, says)
+        else:
+            self._ids[key] = place
 
 
-def _decoded(path: Path) -> str:
-    """The text of a file: UTF-8, or what a Python source declares."""
-    try:
-        if path.suffix == ".py":
-            with tokenize.open(path) as file:
-                return file.read()
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read ({error.strerror}). Check the path and its permissions."
-        ) from error
-    except (SyntaxError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path} is not text in the encoding of a Python source ({error}). Save it as UTF-8."
-        ) from error
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not UTF-8 text: byte {error.start} is 0x{data[error.start]:02x}. "
-            "Save it as UTF-8, or export its text first."
-        ) from error
+def _shown(kind: str, text: Any) -> str:
+    """An excerpt, where it tells more than the sentence does."""
+    if kind in ("missing value", "no text") and not isinstance(text, str):
+        return ""
+    at = text.index("\0") if kind == "NUL" else 0
+    return excerpt_of(text, at)
 
 
-def _document(name: str, text: str, content: str | Path) -> Document:
-    """Check a text and describe it.
-
-    Raises: DataError if it is not a string, is empty, or holds what text does not.
-    """
-    if not isinstance(text, str):
-        raise DataError(
-            f"{name} is of type {type(text).__name__}, but a string is wanted. Decode it first."
-        )
-    if not text.strip():
-        raise DataError(f"{name} is empty, but training needs text. Fill it, or leave it out.")
-    if "\0" in text:
-        raise DataError(
-            f"{name} is not text: it holds a NUL at position {text.index(chr(0))}. "
-            "Export its text first, or remove the NUL."
-        )
-    try:
-        return Document(name, _digest(text), len(text.encode()), content)
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"{name} holds half a surrogate pair at position {error.start}, which UTF-8 cannot "
-            "write. Remove it."
-        ) from error
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()
+def _note_copies(documents: Sequence[Document], report: DataReport) -> None:
+    """Count texts that come more than once; the split keeps them together."""
+    if len({d.digest for d in documents}) == len(documents):
+        return
+    first: dict[bytes, str] = {}
+    for document in documents:
+        earlier = first.setdefault(document.digest, document.name)
+        if earlier is not document.name:
+            report.note("repeated texts", document.name, f"is the text of {earlier} again")

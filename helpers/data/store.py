@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers.data.source import Document
+from helpers.data.document import Document
 from helpers.data.tokenizer import (
     BPETokenizer,
     ByteTokenizer,
@@ -27,7 +27,7 @@ from helpers.errors import ConfigError, DataError
 
 FORMAT = 2
 KINDS = ("bpe", "byte")
-BATCH_BYTES = 4_000_000
+BATCH_CHARACTERS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def open_store(
 def _build(folder: Path, splits: dict[str, Sequence[Document]], kind: str, vocab_size: int) -> None:
     tokenizer: Tokenizer = ByteTokenizer()
     if kind == "bpe":
-        pieces = (piece for document in splits["train"] for piece in pieces_of(document.text))
+        pieces = (piece for document in splits["train"] for piece in pieces_of(document.chunks()))
         tokenizer = train_bpe(pieces, vocab_size)
     (folder / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
     for split, documents in splits.items():
@@ -104,24 +104,27 @@ def _build(folder: Path, splits: dict[str, Sequence[Document]], kind: str, vocab
 
 
 def write_tokens(path: Path, documents: Iterable[Document], tokenizer: Tokenizer) -> None:
-    """Write the tokens of documents, a few megabytes of text at a time."""
+    """Write the tokens of documents, a few million characters at a time."""
     dtype = id_dtype(tokenizer.vocab_size)
     end = np.array([tokenizer.end_id], dtype)
 
-    def flush(texts: list[str]) -> None:
-        for ids in tokenizer.encode_batch(texts):
+    def flush(waiting: list[str | None]) -> None:
+        encoded = iter(tokenizer.encode_batch([piece for piece in waiting if piece is not None]))
+        for piece in waiting:
+            ids = end if piece is None else next(encoded)
             file.write(ids.astype(dtype, copy=False).tobytes())
-            file.write(end.tobytes())
 
     with path.open("wb") as file:
         file.write(end.tobytes())
         waiting, size = [], 0
         for document in documents:
-            waiting.append(document.text)
-            size += document.n_bytes
-            if size >= BATCH_BYTES:
-                flush(waiting)
-                waiting, size = [], 0
+            for piece in pieces_of(document.chunks()):
+                waiting.append(piece)
+                size += len(piece)
+                if size >= BATCH_CHARACTERS:
+                    flush(waiting)
+                    waiting, size = [], 0
+            waiting.append(None)  # where the document ends
         flush(waiting)
         file.flush()
         os.fsync(file.fileno())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -163,19 +163,22 @@ def id_dtype(vocab_size: int) -> type:
     return np.uint16 if vocab_size <= 2**16 else np.uint32
 
 
-def pieces_of(text: str, size: int = PIECE_CHARACTERS) -> Iterable[str]:
-    """Cut a long text at line ends into pieces of about `size` characters.
+def pieces_of(text: str | Iterable[str], size: int = PIECE_CHARACTERS) -> Iterator[str]:
+    """Cut a long text, whole or in chunks, at line ends into pieces of about `size` characters.
 
     A cut may cost one merge where it falls; encoding stays reversible, and memory bounded.
     """
-    start = 0
-    while len(text) - start > size:
-        cut = text.rfind("\n", start, start + size) + 1
-        cut = cut if cut > start else start + size
-        yield text[start:cut]
-        start = cut
-    if start < len(text):
-        yield text[start:]
+    held = ""
+    for chunk in [text] if isinstance(text, str) else text:
+        held, start = held + chunk, 0
+        while len(held) - start > size:
+            cut = held.rfind("\n", start, start + size) + 1
+            cut = cut if cut > start else start + size
+            yield held[start:cut]
+            start = cut
+        held = held[start:]
+    if held:
+        yield held
 
 
 def read_tokenizer(path: Path) -> ByteTokenizer | BPETokenizer:

@@ -63,7 +63,9 @@ class RunLog(Callback):
         self._add(run, self._entries.metrics, [(row["step"], self._entries.numbers(row))])
         self._tell(run)
 
-    on_evaluate = on_log
+    def on_evaluate(self, run: Run, row: dict[str, Any]) -> None:
+        # As it is in the file, with its time.
+        self.on_log(run, {**run.tracker.rows[-1], **row})
 
     def on_checkpoint(self, run: Run, info: CheckpointInfo) -> None:
         self._add_checkpoint(run, info.step, info.path, info.n_bytes)

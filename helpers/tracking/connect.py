@@ -130,7 +130,7 @@ def transaction(engine: Engine, name: str) -> Iterator[Connection]:
 
 
 def explain(error: SQLAlchemyError | sqlite3.Error, name: str) -> TrackingError:
-    """Our error for one of the database called `name`; it has a cause unless the row is at fault."""
+    """Our error for one of the database called `name`, with a cause unless a row is at fault."""
     original = getattr(error, "orig", None) or error
     cause, cure = cause_of(original)
     is_row = isinstance(error, IntegrityError | DataError) or isinstance(

@@ -298,7 +298,7 @@ class ExperimentDB:
         return self.runs()[shown].to_html(max_rows=20)
 
     def _open(self) -> None:
-        """Make sure that there is a sound database of this schema, the one that has the name now."""
+        """Make sure that what has the name now is a sound database of this schema."""
         is_there = self._file is None or sqlite_file.identity(self._file) == self._seen
         if self._version is not None and is_there:
             return
@@ -423,8 +423,12 @@ class ExperimentDB:
         except DatabaseUnavailableError:
             raise
         except _REFUSALS:
-            # The record may be one that does not know the run yet, or any more.
-            self._apply(lambda connection: self._import(connection, [folder]))
+            run_id = batch[0]["run_id"]  # the database may be one that does not know it any more
+            self._apply(
+                lambda connection: (
+                    rebuild.is_on_record(connection, run_id) or self._import(connection, [folder])
+                )
+            )
         refused = spool.LineFile(folder / spool.REFUSED)
         for entry in batch:
             try:

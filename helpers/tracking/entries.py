@@ -1,4 +1,4 @@
-"""What is put on record, as plain JSON: checked when it is made, and the same applied once or again.
+"""What is put on record, as plain JSON: checked when made, and the same applied once or again.
 
 An entry is written to the database, or waits in a file and is written later; each says by itself
 all that it changes.
@@ -275,9 +275,7 @@ def _put_checkpoint_status(connection: Connection, run_id: str, entry: Entry) ->
 
 def _forget(connection: Connection, run_id: str, entry: Entry) -> None:
     table = schema.metrics
-    connection.execute(
-        delete(table).where(table.c.run_id == run_id, table.c.step > entry["step"])
-    )
+    connection.execute(delete(table).where(table.c.run_id == run_id, table.c.step > entry["step"]))
 
 
 def _finish(connection: Connection, run_id: str, entry: Entry) -> None:

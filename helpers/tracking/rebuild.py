@@ -45,7 +45,7 @@ def import_run(connection: Connection, folder: Path) -> str:
     if not known:
         raise TrackingError(f"{folder} holds no run that can be read. Remove or mend it.")
     run_id = known[0]["run_id"]
-    if not has_journal and _is_on_record(connection, run_id):
+    if not has_journal and is_on_record(connection, run_id):
         known = known[1:]  # the database knows more of it than these files
     for entry in known:
         entries.apply(connection, entry)
@@ -121,7 +121,8 @@ def _checkpoints(run_id: str, folder: Path) -> Iterator[Entry]:
             yield entries.checkpoint(run_id, manifest["step"], path, size, False, {})
 
 
-def _is_on_record(connection: Connection, run_id: str) -> bool:
+def is_on_record(connection: Connection, run_id: str) -> bool:
+    """Whether the database knows a run."""
     wanted = select(schema.runs.c.run_id).where(schema.runs.c.run_id == run_id)
     return connection.execute(wanted).first() is not None
 
@@ -143,7 +144,7 @@ def _started(folder: Path) -> float:
     try:
         with (folder / spool.JOURNAL).open("rb") as file:
             first = spool.decode(file.readline())
-        return first["time"] if first else 0.0
+        return float(first.get("time", 0.0)) if first else 0.0
     except OSError:
         with contextlib.suppress(OSError):
             return (folder / "run.json").stat().st_mtime

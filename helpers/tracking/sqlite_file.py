@@ -65,12 +65,21 @@ def damage(path: Path, timeout_s: float) -> str:
     Raises: DatabaseUnavailableError if it is locked or cannot be read for now.
     """
     try:
+        with path.open("rb") as file:
+            start = file.read(len(MAGIC))
+        if start and start != MAGIC:  # SQLite would bring its journals into whatever this is
+            return "file is not a database"
         with contextlib.closing(connect(path, timeout_s)) as connection:
             found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     except sqlite3.Error as error:
         if cause_of(error)[0] == "damaged":
             return str(error)
         raise explain(error, str(path)) from error
+    except OSError as error:
+        raise DatabaseUnavailableError(
+            f"{path} cannot be read ({error.strerror}). Make the file and its folder readable.",
+            "unreadable",
+        ) from error
     return "" if found == "ok" else found.replace("\n", " ")
 
 
