@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from helpers.config import TrainingConfig
+from helpers.data.labels import Limits, check_samples
 from helpers.data.packing import Samples, as_samples
 from helpers.engine.agreement import check_agreement, check_model
 from helpers.engine.budget import Budget
@@ -112,6 +113,7 @@ class Trainer:
         train, val = self._samples(train_data, val_data)
         config = self.training_config
         check_model(self.model)
+        train, val, seen = self._look_at(train, val)
         unread = check_agreement(config, self.config, train)
         total_steps = run_length(config, len(train))
         identity = self._identity(train, val)
@@ -119,7 +121,7 @@ class Trainer:
         identity["run_id"] = folder.run_id
         with folder.lock() as lock, stop_on_signals() as stop, self._database() as db:
             lock.on_lost = stop.set
-            notes = [("owner", note) for note in lock.notes] + self._pull_back(folder, stop)
+            notes = [("owner", note) for note in lock.notes] + self._pull_back(folder, stop) + seen
             check_identity(folder, identity, config)
             set_seed(config.seed)
             plan = self._device(folder.path)
@@ -229,6 +231,25 @@ class Trainer:
                 "there is no val_data to judge by. Pass val_data, or set it to 0."
             )
         return train, val
+
+    def _look_at(
+        self, train: Samples, val: Samples | None
+    ) -> tuple[Samples, Samples | None, list[tuple[str, str]]]:
+        """The samples that can be trained on, and what the run should have on record of the rest.
+
+        Raises: DataError with all that cannot.
+        """
+        task, tables = self.task_spec, [m for m in self.model.modules() if type(m) is nn.Embedding]
+        limits = Limits(
+            task.inputs[0],
+            task.labels,
+            task.ignore_index,
+            n_inputs=max((table.num_embeddings for table in tables), default=0),
+            n_labels=getattr(self.config, "vocab_size", 0) or 0,
+        )
+        train, val, report = check_samples(train, val, limits, self.training_config.bad_rows)
+        reports = [getattr(train, "report", None), report]
+        return train, val, [("data", line) for r in reports if r for line in r.events()]
 
     def _as_samples(self, data: Any, name: str) -> Samples:
         task = self.task_spec

@@ -59,7 +59,7 @@ def collate(items: Sequence[Any], *, inputs: str = "input_ids", labels: str = "l
 
     Raises: DataError if samples differ in their fields or in other dimensions.
     """
-    samples = [_as_mapping(item, inputs, labels) for item in items]
+    samples = [as_mapping(item, inputs, labels) for item in items]
     names = list(samples[0])
     for i, sample in enumerate(samples):
         if list(sample) != names:
@@ -90,7 +90,11 @@ def collate(items: Sequence[Any], *, inputs: str = "input_ids", labels: str = "l
     return Batch(fields, len(samples))
 
 
-def _as_mapping(item: Any, inputs: str, labels: str) -> Mapping[str, Any]:
+def as_mapping(item: Any, inputs: str, labels: str) -> Mapping[str, Any]:
+    """The fields of a sample: a mapping, or a pair of input and label.
+
+    Raises: DataError if it is neither.
+    """
     if isinstance(item, Mapping):
         return item
     if isinstance(item, tuple | list) and len(item) == 2:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from helpers.data.collate import Batch, collate
+from helpers.data.collate import Batch, as_mapping, collate
 from helpers.errors import DataError
 from helpers.task import IGNORED
 
@@ -95,11 +95,29 @@ class PackedTokens:
 class MapSamples:
     """A map-style data set (`len` and integer index) as `Samples`."""
 
-    def __init__(self, dataset: Any, collate: Callable[[Sequence[Any]], Batch] = collate) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        collate: Callable[[Sequence[Any]], Batch] = collate,
+        *,
+        inputs: str = "input_ids",
+        labels: str = "labels",
+    ) -> None:
         self.dataset, self._collate = dataset, collate
+        self._names = inputs, labels
+        self.settings: dict[str, Any] = {}
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    def fields(self, i: int) -> Mapping[str, Any]:
+        """The fields of one sample as the data set gives them."""
+        return as_mapping(self.dataset[i], *self._names)
+
+    def of(self, dataset: Any) -> MapSamples:
+        """The samples of another data set, collated as these are."""
+        inputs, labels = self._names
+        return MapSamples(dataset, self._collate, inputs=inputs, labels=labels)
 
     def gather(self, index: np.ndarray) -> Batch:
         """Draw samples one by one and collate them."""
@@ -131,7 +149,8 @@ def as_samples(
                 f"{name} is of type {type(data).__name__}, but a data set with len and index is "
                 "wanted. Turn a stream into a list, or pass a split of UniversalDataModule."
             )
-        data = MapSamples(data, functools.partial(collate, inputs=inputs, labels=labels))
+        own = functools.partial(collate, inputs=inputs, labels=labels)
+        data = MapSamples(data, own, inputs=inputs, labels=labels)
     if not len(data):
         raise DataError(f"{name} is empty, but samples are wanted. Load more data.")
     return data

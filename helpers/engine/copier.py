@@ -39,7 +39,6 @@ from helpers.engine.mirror_files import (
 from helpers.engine.owner import Claim, named
 from helpers.engine.run_folder import RunFolder, read_json
 from helpers.errors import CheckpointError
-from helpers.tracking.environment import MOUNTS
 
 
 class NotOursError(OSError):
@@ -56,10 +55,8 @@ class Copier:
     `beat` is called with the bytes of each part that was read, and may raise to end a call.
     """
 
-    def __init__(
-        self, folder: RunFolder, home: Path, beat: Beat, watch_s: float, mounts: Path = MOUNTS
-    ) -> None:
-        self.folder, self.home, self.mounts = folder, home, mounts
+    def __init__(self, folder: RunFolder, home: Path, beat: Beat, watch_s: float) -> None:
+        self.folder, self.home = folder, home
         self.root = home / folder.run_id
         self.held: dict[str, Copy] = {}
         self.claim = Claim(self.root / OWNER, watch_s)
@@ -80,7 +77,7 @@ class Copier:
         if self._is_open:
             self._check_owner()
             return
-        check_place(self.home, self.mounts)
+        check_place(self.home)
         self._make_root()
         self._check_run()
         self._claim()

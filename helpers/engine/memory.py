@@ -85,9 +85,7 @@ class StepStart:
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
-        self._owners = [
-            (module, name) for module in model.modules() for name in module._buffers
-        ]
+        self._owners = [(module, name) for module in model.modules() for name in module._buffers]
         self._moving = set(range(len(self._owners)))
         self._cuda = device if device.type == "cuda" else None
         self._kept: dict[int, Tensor] = {}
@@ -266,5 +264,3 @@ def _room(device: torch.device) -> str:
         page = os.sysconf("SC_PAGE_SIZE")
         free, total = (page * os.sysconf(name) for name in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"))
     return f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB are free"
-
-

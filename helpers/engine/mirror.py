@@ -23,7 +23,6 @@ from helpers.engine.checkpoint import write_json
 from helpers.engine.copier import Copier, LostError, NotOursError
 from helpers.engine.mirror_files import BEGUN, BEST, ENDED, LAST, SourceError
 from helpers.errors import CheckpointError, ConfigError, TrackingError
-from helpers.tracking.environment import MOUNTS
 
 if TYPE_CHECKING:
     from helpers.engine.checkpoint import CheckpointInfo
@@ -61,7 +60,7 @@ class Mirror(Callback):
     Raises: ConfigError if the mirror would be the run's own folder.
     """
 
-    def __init__(self, folder: RunFolder, mirror_dir: str | Path, mounts: Path = MOUNTS) -> None:
+    def __init__(self, folder: RunFolder, mirror_dir: str | Path) -> None:
         home = Path(os.path.abspath(Path(mirror_dir).expanduser()))
         if (home / folder.run_id).is_relative_to(folder.path):
             raise ConfigError(
@@ -70,7 +69,7 @@ class Mirror(Callback):
             )
         self.folder, self.home, self.trouble = folder, home, ""
         self.mirrored_step: int | None = None
-        self._copier = Copier(folder, home, self._count, WATCH_S, mounts)
+        self._copier = Copier(folder, home, self._count, WATCH_S)
         self._changed = threading.Condition()
         self._wanted: dict[str, int] = {}
         self._pins: dict[int, contextlib.ExitStack] = {}

@@ -60,11 +60,12 @@ class Copy:
         return self.rank[1]
 
 
-def check_place(home: Path, mounts: Path = MOUNTS) -> None:
+def check_place(home: Path, mounts: Path | None = None) -> None:
     """Raise NotThereError for a place on Drive while Drive is not mounted.
 
     The table of mounts decides: a plain folder of that name would take the copies and lose them.
     """
+    mounts = mounts or MOUNTS
     if not home.is_relative_to(DRIVE):
         return
     kind = mounted_as(home, mounts.read_text(errors="surrogateescape")) if mounts.exists() else ""

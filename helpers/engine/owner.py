@@ -7,6 +7,7 @@ for long enough, by a clock that nobody can set, takes over.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import errno
 import fcntl
@@ -154,7 +155,10 @@ class RunLock:
 
         Raises: RunFolderError, saying who and where, if another process trains it.
         """
-        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise self._no_lock(error) from error
         _descriptors.add(self._descriptor)
         try:
             self._decide(self._has_system_lock())
@@ -178,7 +182,8 @@ class RunLock:
 
     def _decide(self, is_locked: bool) -> None:
         if is_locked and not network_file_system(self.path, self.mounts):
-            self._claim.seize(self._claim.read())
+            with contextlib.suppress(OSError):  # on a full disk the lock holds without a name
+                self._claim.seize(self._claim.read())
             return
         while not self._claim.take():
             if self._claim.is_holder_alive:
@@ -199,10 +204,7 @@ class RunLock:
             raise self._refusal() from error
         except OSError as error:
             if error.errno not in NO_LOCKS:
-                raise RunFolderError(
-                    f"{self.path} cannot be locked ({error.strerror}), so that another process "
-                    "could train the same run. Set output_dir to a folder on a local disk."
-                ) from error
+                raise self._no_lock(error) from error
             return False
         return True
 
@@ -212,6 +214,12 @@ class RunLock:
             f"The run {self.run_id} is being trained by "
             f"{named(holder) if holder else 'another process'}. "
             "Interrupt it there first, or choose another run_name."
+        )
+
+    def _no_lock(self, error: OSError) -> RunFolderError:
+        return RunFolderError(
+            f"{self.path} cannot be locked ({error.strerror}), so that another process could train "
+            "the same run. Set output_dir to a folder on a local disk."
         )
 
     def _beat(self) -> None:

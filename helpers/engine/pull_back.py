@@ -29,7 +29,6 @@ from helpers.engine.mirror_files import (
 )
 from helpers.engine.run_folder import RunFolder, read_json
 from helpers.errors import CheckpointError, CheckpointFormatError
-from helpers.tracking.environment import MOUNTS
 
 # Without a byte from the other side; the first one from Drive takes its time.
 STALL_S = 120.0
@@ -38,11 +37,7 @@ CHECKED_LATER = "metrics.jsonl"
 
 
 def pull_back(
-    folder: RunFolder,
-    mirror_dir: str | Path,
-    *,
-    is_stopped: Callable[[], bool] = lambda: False,
-    mounts: Path = MOUNTS,
+    folder: RunFolder, mirror_dir: str | Path, *, is_stopped: Callable[[], bool] = lambda: False
 ) -> list[str]:
     """Bring the newest sound copy of a run here if it is ahead of what is here; say what was done.
 
@@ -51,7 +46,7 @@ def pull_back(
     """
     if not mirror_dir:
         return []
-    pull = _Pull(folder, Path(os.path.abspath(Path(mirror_dir).expanduser())), mounts)
+    pull = _Pull(folder, Path(os.path.abspath(Path(mirror_dir).expanduser())))
     thread = threading.Thread(target=pull.run, name="pull-back", daemon=True)
     thread.start()
     moved, moved_at = pull.progress, time.monotonic()
@@ -74,8 +69,8 @@ class _AbandonedError(Exception):
 class _Pull:
     """One attempt, on a thread of its own that may be left to hang."""
 
-    def __init__(self, folder: RunFolder, home: Path, mounts: Path) -> None:
-        self.folder, self.home, self.mounts = folder, home, mounts
+    def __init__(self, folder: RunFolder, home: Path) -> None:
+        self.folder, self.home = folder, home
         self.root = home / folder.run_id
         self.notes: list[str] = []
         self.progress, self.is_abandoned = 0, False
@@ -84,7 +79,7 @@ class _Pull:
         """Pull what is newer, and put every trouble into words."""
         with contextlib.suppress(_AbandonedError):
             try:
-                check_place(self.home, self.mounts)
+                check_place(self.home)
                 self._pull()
             except OSError as error:
                 self.notes.append(

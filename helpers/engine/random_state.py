@@ -48,7 +48,8 @@ def restore_random_state(values: dict[str, Any], tensors: dict[str, Tensor]) -> 
     random.setstate((version, tuple(words), gauss))
     kind, keys, position, has_gauss, cached = values["numpy"]
     np.random.set_state((kind, np.array(keys, np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(tensors["cpu"])
+    # torch reads a state from the start of its storage, which here is that of a whole file.
+    torch.set_rng_state(tensors["cpu"].clone())
     for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         if f"cuda:{i}" in tensors:
-            torch.cuda.set_rng_state(tensors[f"cuda:{i}"], i)
+            torch.cuda.set_rng_state(tensors[f"cuda:{i}"].clone(), i)

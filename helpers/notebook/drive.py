@@ -1,4 +1,4 @@
-"""Google Drive in Colab: is it there, mount it where somebody can allow it, and flush it at the end.
+"""Google Drive in Colab: is it there, mount it where somebody can allow it, flush it at the end.
 
 The system's table of mounts decides, not the look of the folder: a plain folder of the same name
 takes files too, and they are gone with the machine.

@@ -352,7 +352,7 @@ class ExperimentDB:
     def _import(self, connection: Connection, folders: Sequence[Path]) -> set[str]:
         """Put the runs of folders on record; one that cannot be read is noted and left out."""
         known = set()
-        for folder in folders:
+        for folder in filter(rebuild.has_run, folders):
             try:
                 with connection.begin_nested():
                     known.add(rebuild.import_run(connection, folder))

@@ -21,7 +21,8 @@ from helpers.tracking.entries import Entry
 
 METRICS = "metrics.jsonl"
 CHUNK = 20_000
-_MARKS = ("run.json", spool.JOURNAL, spool.SPOOL, spool.TAKEN)
+_SOURCES = ("run.json", spool.JOURNAL)
+_MARKS = (*_SOURCES, spool.SPOOL, spool.TAKEN)
 _NOBODY = {"host": None, "pid": None, "boot_id": None, "process_start": None}
 
 
@@ -137,6 +138,11 @@ def _folders(path: Path) -> list[Path]:
 
 def _is_run(folder: Path) -> bool:
     return any((folder / name).is_file() for name in _MARKS)
+
+
+def has_run(folder: Path) -> bool:
+    """Whether a folder has more of a run than what waits for the database."""
+    return any((folder / name).is_file() for name in _SOURCES)
 
 
 def _started(folder: Path) -> float:

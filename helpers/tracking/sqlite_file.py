@@ -70,7 +70,9 @@ def damage(path: Path, timeout_s: float) -> str:
         if start and start != MAGIC:  # SQLite would bring its journals into whatever this is
             return "file is not a database"
         with contextlib.closing(connect(path, timeout_s)) as connection:
-            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            # quick_check would take two thirds of the time and not see an index that is wrong
+            # (0.10 and 0.15 s for a million metrics, 36 MiB, two cores, 2026-11-23).
+            found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
     except sqlite3.Error as error:
         if cause_of(error)[0] == "damaged":
             return str(error)

@@ -206,8 +206,7 @@ def kill_writers(path: Path, n_writers: int, n_rows: int, n_kills: int) -> dict[
                 time.sleep(rng.uniform(0, 0.004))
                 acknowledged[run_id].update(child.kill())
                 n_killed += 1
-                last = max(acknowledged[run_id])
-                points[run_id] = [p for p in points[run_id][1:] if p > last]
+                points[run_id].pop(0)
                 begin(run_id)
     with ExperimentDB(path) as database:
         database.merge_spools()
