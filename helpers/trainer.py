@@ -21,7 +21,14 @@ from helpers.engine.callbacks import Callback, EarlyStopping, TextSamples
 from helpers.engine.checkpoint import CheckpointStore, write_json
 from helpers.engine.control import ControlFiles
 from helpers.engine.device import DevicePlan, plan_device, prepare_backend
+from helpers.engine.ema import WeightAverage
 from helpers.engine.evaluate import evaluate
+from helpers.engine.extend import (
+    extended_config,
+    find_run,
+    record_extension,
+    settle_extension,
+)
 from helpers.engine.guard import Guard
 from helpers.engine.identity import check_identity, run_identity
 from helpers.engine.loop import TrainingLoop
@@ -32,6 +39,7 @@ from helpers.engine.optim import OptimizerFactory
 from helpers.engine.plan import RunPlan, measure_plan, run_length
 from helpers.engine.pull_back import pull_back
 from helpers.engine.random_state import set_seed
+from helpers.engine.rescue import rescue
 from helpers.engine.result import (
     TrainingResult,
     make_result,
@@ -109,11 +117,31 @@ class Trainer:
         with frames_cleared():
             return self._train(train_data, val_data)
 
-    def _train(self, train_data: Any, val_data: Any) -> TrainingResult:
+    def extend(
+        self, train_data: Any, val_data: Any = None, *, run_id: str = "", **schedule: Any
+    ) -> TrainingResult:
+        """Go on with a run that exists, under another max_steps, epochs or shape of its schedule.
+
+        `run_id` is its folder below output_dir; empty takes the one of these settings. Where wsd
+        has lowered the learning rate at the end, the run goes on from the checkpoint before that,
+        if one was saved, and sets aside what came after; else from its last. The trainer keeps the
+        new schedule, and extending to the same once more continues.
+
+        Raises: as `train`; ConfigError for a setting of no schedule; CheckpointError if there is no
+        such run, if it has gone further already, or if other settings differ.
+        """
+        with frames_cleared():
+            return self._train(train_data, val_data, (run_id, schedule))
+
+    def _train(
+        self, train_data: Any, val_data: Any, extension: tuple[str, dict[str, Any]] | None = None
+    ) -> TrainingResult:
         train, val = self._samples(train_data, val_data)
-        config = self.training_config
         check_model(self.model)
         train, val, seen = self._look_at(train, val)
+        if extension is not None:
+            seen = self._extend(train, val, *extension) + seen
+        config = self.training_config
         unread = check_agreement(config, self.config, train)
         total_steps = run_length(config, len(train))
         identity = self._identity(train, val)
@@ -123,6 +151,7 @@ class Trainer:
             lock.on_lost = stop.set
             notes = [("owner", note) for note in lock.notes] + self._pull_back(folder, stop) + seen
             check_identity(folder, identity, config)
+            settle_extension(folder, identity)
             set_seed(config.seed)
             plan = self._device(folder.path)
             loop = self._loop(total_steps, plan)
@@ -133,12 +162,31 @@ class Trainer:
             known = read_result(run)
             if log is not None:
                 log.start(run, config, identity)
-            if known is not None:
-                return self._found(run, known, log)
             for kind, note in notes:
                 run.tell(kind, note)
+            if known is not None:
+                if loop.average is not None:
+                    loop.average.copy_to_model()
+                return self._found(run, known, log)
             self._tell_start(run, damaged, unread)
             return self._finish(run, loop, train, val, log)
+
+    def _extend(
+        self, train: Samples, val: Samples | None, run_id: str, schedule: dict[str, Any]
+    ) -> list[tuple[str, str]]:
+        """Put the new schedule of a run on record, and go on with it."""
+        run_id = run_id or self._identity(train, val)["run_id"]
+        folder = find_run(self._path(run_id), self.training_config.mirror_dir)
+        with folder.lock(), stop_on_signals() as stop:
+            notes = self._pull_back(folder, stop)
+            config = extended_config(self.training_config, folder, schedule, len(train))
+            before, self.training_config = self.training_config, config
+            try:
+                record_extension(folder, config, self._identity(train, val), len(train))
+            except CheckpointError:
+                self.training_config = before
+                raise
+        return notes
 
     def evaluate(self, data: Any, n_sequences: int = 0) -> dict[str, float]:
         """Metrics of the model as it is over a data set; 0 sequences takes all."""
@@ -182,6 +230,8 @@ class Trainer:
         if run.resumed_from is None and trained_in is not None:
             run.tell("not from scratch", f"the weights come from the run {trained_in}")
         _TRAINED[self.model] = run.run_id
+        if run.extension:
+            run.tell("extended", run.extension)
         if unread:
             run.tell("not read", f"neither model nor data reads {', '.join(unread)}")
 
@@ -204,14 +254,16 @@ class Trainer:
             if val is not None and outcome != "paused":
                 final = loop.evaluate(val)
             result = make_result(run, outcome, final)
-            write_result(run.folder, result)
+            write_result(run, result)
             status = outcome
+            if loop.average is not None:
+                loop.average.copy_to_model()
             if status != "paused":
                 self._write_model(result)
         except DivergedError:
             raise
         except Exception:
-            _rescue(run, loop)
+            rescue(run, loop)
             raise
         finally:
             run.saver.close(run)
@@ -310,6 +362,7 @@ class Trainer:
             micro_batch_size=config.micro_batch_size,
             max_grad_norm=config.max_grad_norm,
             guard=Guard(plan.device, config.spike_sigma),
+            average=WeightAverage(self.model, config.ema_decay) if config.ema_decay else None,
         )
 
     def _forward(self, plan: DevicePlan) -> nn.Module:
@@ -371,15 +424,6 @@ class Trainer:
 
         with ExperimentDB(url) as db:
             yield db
-
-
-def _rescue(run: Run, loop: TrainingLoop) -> None:
-    """Keep the steps done when something beside the step failed, as a callback; else leave it."""
-    run.saver.wait(run)
-    if loop.is_between_steps and run.state.step not in run.folder.checkpoints.steps():
-        with contextlib.suppress(CheckpointError, DivergedError):
-            loop.look(run)
-            save_run(run, loop)
 
 
 def _check_begun(path: Path) -> None:

@@ -30,7 +30,7 @@ from helpers.data import UniversalDataModule
 from helpers.engine.device import plan_device
 from helpers.engine.metrics import read_rows
 from helpers.engine.result import TrainingResult
-from helpers.errors import ConfigError, HelpersError
+from helpers.errors import ConfigError, DataError, HelpersError
 
 FIELDS = TrainingConfig.model_fields
 RUNTIME = [name for name in FIELDS if role_of(name) == "runtime"]
@@ -483,6 +483,8 @@ class Lab:
         self._enter_new_folder()
         shutil.copy(argparse.__file__, "one.txt")
         shutil.copy(shutil.__file__, "other.txt")
+        rows = [f"{i} one text,{i} other text" for i in range(40)]
+        Path("table.csv").write_text("\n".join(["one,other", *rows, ","]))
         defaults = {"cache_dir": "cache", "source": "one.txt"}
         return UniversalDataModule.from_config(self.tiny_config(**{**defaults, **settings}))
 
@@ -502,6 +504,14 @@ def lab(make_trainer, tiny_config, tiny_model, data, tmp_path, capsys, monkeypat
 
 def first_batch(lab, **settings):
     return lab.load(**settings).train.gather(np.arange(2))["input_ids"].tolist()
+
+
+def left_out(lab, **settings):
+    """Rows that were left out, or none where the data was refused."""
+    try:
+        return lab.load(**settings).report.n_skipped
+    except DataError:
+        return None
 
 
 def split_sizes(lab, **settings):
@@ -599,8 +609,11 @@ def determinism(lab, **settings):
 
 
 # By setting: another value, where its effect is seen, and what else must be set for that.
+TABLE = {"source": "table.csv"}
 EFFECTS = {
     "source": ("other.txt", first_batch, {}),
+    "text_column": ("other", first_batch, {**TABLE, "text_column": "one", "bad_rows": "skip"}),
+    "bad_rows": ("skip", left_out, {**TABLE, "text_column": "one"}),
     "val_fraction": (0.4, split_sizes, {}),
     "tokenizer": ("bpe", vocabulary, {}),
     "vocab_size": (400, vocabulary, {"tokenizer": "bpe", "vocab_size": 500}),

@@ -525,6 +525,7 @@ def test_folder_that_cannot_be_written_is_refused(tmp_path):
 def test_newer_schema_can_be_read_and_is_not_written(db, tmp_path):
     with closing(sqlite3.connect(tmp_path / "runs.db")) as raw, raw:
         raw.execute("INSERT INTO trainbook_schema VALUES (99)")
+        raw.execute("PRAGMA user_version = 99")
         raw.execute("ALTER TABLE runs ADD COLUMN mood TEXT")
 
     with ExperimentDB(tmp_path / "runs.db") as newer:

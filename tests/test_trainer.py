@@ -187,7 +187,7 @@ def test_a_second_trainer_of_a_run_is_refused_with_the_process_that_has_it(make_
         errors.append(str(caught.value))
 
     result = make_trainer(run_name="r", callbacks=[At(3, train_again)]).train(data.train)
-    assert f"by process {os.getpid()}." in errors[0]
+    assert f"by process {os.getpid()} on " in errors[0]
     assert result.status == "completed"
 
 

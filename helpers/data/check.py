@@ -244,7 +244,8 @@ def _table(tallies: Iterable[tuple[str, Tally]]) -> str:
     rows = [("rows", "fault", "where", "what")]
     for kind, tally in tallies:
         for i, fault in enumerate(tally.examples):
-            shown = f"{fault.says} {fault.excerpt}".rstrip()
+            says = fault.says.partition(", but ")[0] if i else fault.says
+            shown = f"{says}  {_worth_showing(fault)}".rstrip()
             rows.append(("" if i else f"{tally.count:,}", "" if i else kind, fault.place, shown))
         if tally.count > len(tally.examples):
             rows.append(("", "", f"... and {tally.count - len(tally.examples):,} more", ""))
@@ -253,6 +254,10 @@ def _table(tallies: Iterable[tuple[str, Tally]]) -> str:
         f"{row[0]:>{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]}".rstrip()
         for row in rows
     )
+
+
+def _worth_showing(fault: Fault) -> str:
+    return fault.excerpt if fault.excerpt.strip("'") else ""
 
 
 def _html_table(title: str, tallies: dict[str, Tally]) -> str:

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from helpers.data.files import CHUNK, NotUtf8, text_of
 from helpers.errors import DataError
@@ -34,37 +35,43 @@ class Spool:
                 f"cache_dir is {str(folder)!r}, but it cannot be written ({error.strerror}). "
                 "Set cache_dir to a folder on a local disk."
             ) from error
-        weakref.finalize(self, self._file.close)
+        weakref.finalize(self, _close, self._file)
         self._size, self._is_flushed = 0, True
 
     def add(self, text: bytes) -> tuple[int, int]:
         """Write a text; its first byte, and the one after its last."""
         start = self._size
-        with self._full_disk_told():
+        try:
             self._file.write(text)
+        except OSError as error:
+            raise _full_disk(error) from error
         self._size, self._is_flushed = start + len(text), False
         return start, self._size
 
     def chunks(self, start: int, stop: int) -> Iterator[str]:
         """The text between two bytes, in pieces."""
         if not self._is_flushed:
-            with self._full_disk_told():
+            try:
                 self._file.flush()
+            except OSError as error:
+                raise _full_disk(error) from error
             self._is_flushed = True
         decoder = codecs.getincrementaldecoder("utf-8")()
         for at in range(start, stop, CHUNK):
             # A position of its own for each reader: a fork shares that of the file.
             yield decoder.decode(os.pread(self._file.fileno(), min(CHUNK, stop - at), at))
 
-    @contextlib.contextmanager
-    def _full_disk_told(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise DataError(
-                f"The texts of a table cannot be kept ({error.strerror}). Free some space, or set "
-                "cache_dir to another folder."
-            ) from error
+
+def _close(file: BinaryIO) -> None:
+    with contextlib.suppress(OSError):  # a full disk was told when it was written to
+        file.close()
+
+
+def _full_disk(error: OSError) -> DataError:
+    return DataError(
+        f"The texts of a table cannot be kept ({error.strerror}). Free some space, or set "
+        "cache_dir to another folder."
+    )
 
 
 @dataclass(frozen=True, slots=True)

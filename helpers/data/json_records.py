@@ -74,7 +74,14 @@ def json_list_records(path: Path, label: str) -> Iterator[Record]:
         what = "an object" if first == b"{" else "no list"
         says = f"holds {what}, but a list of rows is wanted; JSON values a line are named .jsonl"
         raise FileFault("not a table", path, says if first else "is empty, but a list is wanted")
-    items = _Items(path, byte=len(BOM) if head.startswith(BOM) else 0)
+    try:
+        yield from _list_items(path, label, len(BOM) if head.startswith(BOM) else 0)
+    except NotUtf8 as error:
+        raise FileFault("not UTF-8", path, str(error)) from error
+
+
+def _list_items(path: Path, label: str, byte: int) -> Iterator[Record]:
+    items = _Items(path, byte)
     for number in itertools.count(1):
         place = f"{path} item {number}"
         try:
@@ -82,8 +89,8 @@ def json_list_records(path: Path, label: str) -> Iterator[Record]:
         except _Repeated as error:
             says = f"has the field {str(error)!r} more than once"
             raise FileFault("repeated field", place, says) from error
-        except NotUtf8 as error:
-            raise FileFault("not UTF-8", place, str(error)) from error
+        except (NotUtf8, FileFault):
+            raise
         except (ValueError, RecursionError) as error:
             says = f"is not JSON from byte {items.byte} on: {_in_short(error)}"
             raise FileFault("not JSON", place, says, items.excerpt) from error
@@ -130,7 +137,10 @@ class _Items:
                 error = json.JSONDecodeError("the list ends in the middle", "", 0)
             except json.JSONDecodeError as caught:
                 error = caught
-            if len(self._text) - self._at > files.LONGEST_ROW or not self._fill():
+            if len(self._text) - self._at > files.LONGEST_ROW:
+                limit = f"no item ends within {files.LONGEST_ROW:,} characters"
+                raise ValueError(f"{limit} ({error.msg})") from error
+            if not self._fill():
                 raise error
 
     def _past(self, after: str, end: int) -> int:

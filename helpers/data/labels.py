@@ -127,7 +127,7 @@ def _flaw(
 def _label_fault(labels: torch.Tensor, limits: Limits) -> str:
     if labels.is_floating_point() or labels.is_complex():
         if place := _first(~torch.isfinite(labels)):
-            return f"has the label {labels[place].item()} at position {list(place)}"
+            return f"has a label that is {labels[place].item()} at {list(place)}"
         return f"has labels of type {labels.dtype}, but the task wants ids"
     counted = (labels != limits.ignore_index) & (labels != IGNORED)
     if place := _first(counted & (labels < 0)):

@@ -120,8 +120,22 @@ class MapSamples:
         return MapSamples(dataset, self._collate, inputs=inputs, labels=labels)
 
     def gather(self, index: np.ndarray) -> Batch:
-        """Draw samples one by one and collate them."""
-        return self._collate([self.dataset[int(i)] for i in index])
+        """Draw samples one by one and collate them.
+
+        Raises: DataError naming the sample that the data set cannot give.
+        """
+        return self._collate([self._draw(int(i)) for i in index])
+
+    def _draw(self, i: int) -> Any:
+        try:
+            return self.dataset[i]
+        except (DataError, MemoryError):
+            raise
+        except Exception as error:  # whatever the user's own code raises
+            raise DataError(
+                f"Sample {i} of the data set could not be read ({type(error).__name__}: {error}), "
+                "but every sample is wanted. Look at it, or leave it out of the data set."
+            ) from error
 
 
 def as_samples(

@@ -45,7 +45,7 @@ def check_agreement(config: TrainingConfig, model_config: Any, train: Samples) -
     _check_vocabulary(shape, tokenizer)
     if tokenizer is None:
         unread += [n for n in ("sample_tokens", "sample_prompt") if _is_changed(config, n)]
-    return [name for name in unread if name != "cache_dir"]
+    return [name for name in unread if name not in ("cache_dir", "num_workers")]
 
 
 def _compare(config: TrainingConfig, group: Any, built: dict[str, Any], what: str) -> list[str]:

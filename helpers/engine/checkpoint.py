@@ -156,12 +156,14 @@ class CheckpointStore:
     def discard_after(self, step: int) -> None:
         """Remove the checkpoints after a step, which a run that went back will compute anew.
 
+        Also those that are pinned: what is copied of them would belong to no run.
+
         Raises: CheckpointError if one cannot be removed.
         """
         try:
             for later in self.steps():
                 if later > step:
-                    self._remove(later)
+                    self._remove(later, is_forced=True)
         except OSError as error:
             raise CheckpointError(
                 f"A checkpoint after step {step} could not be removed from {self.folder} "
@@ -218,14 +220,12 @@ class CheckpointStore:
         be read, or if the newest was written by another version of the suite.
         """
         try:
-            for step in reversed(self.steps()):
-                try:
-                    return self._load(step)
-                except CheckpointFormatError:
-                    raise
-                except CheckpointError as error:
-                    self.set_aside(step, str(error))
-            is_lost = self.quarantine.is_dir()
+            steps = self.steps()
+            for step in reversed(steps):
+                snapshot = self._load_or_set_aside(step)
+                if snapshot is not None:
+                    return snapshot
+            is_lost = bool(steps) or self.quarantine.is_dir()
         except CheckpointError:
             raise
         except OSError as error:
@@ -356,17 +356,34 @@ class CheckpointStore:
             if path.stem[5:].isdigit():
                 yield int(path.stem[5:])
 
-    def _remove(self, step: int) -> None:
+    def _remove(self, step: int, *, is_forced: bool = False) -> None:
         doomed = self.folder / f".del-{step}"
         remove_folder(doomed)
         with self._lock:
-            if self._pins[step]:
+            if self._pins[step] and not is_forced:
                 return
             os.rename(self.path(step), doomed)
             self._sound.pop(step, None)
         # Else a power loss could leave the name and take the files.
         sync_folder(self.folder)
         remove_folder(doomed)
+
+    def _load_or_set_aside(self, step: int) -> Snapshot | None:
+        """Load a checkpoint; one that is damaged is moved away.
+
+        Bytes that differ stay so, but a sector that could not be read may be read the second time.
+        """
+        is_read_again = False
+        while True:
+            try:
+                return self._load(step)
+            except CheckpointFormatError:
+                raise
+            except CheckpointError as error:
+                if is_read_again or not isinstance(error.__cause__, OSError):
+                    self.set_aside(step, str(error))
+                    return None
+                is_read_again = True
 
     def _load(self, step: int) -> Snapshot:
         """Load and verify in one reading: what was hashed is what is used."""

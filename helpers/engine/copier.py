@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.config import TrainingConfig, role_of
+from helpers.engine.identity import EXTENSIONS
 from helpers.engine.manifest import check
 from helpers.engine.mirror_files import (
     BEST,
@@ -30,6 +31,7 @@ from helpers.engine.mirror_files import (
     copy_checkpoint,
     copy_file,
     move,
+    raise_if_out_of_reach,
     read_copies,
     read_json_there,
     remove_tree,
@@ -39,6 +41,8 @@ from helpers.engine.mirror_files import (
 from helpers.engine.owner import Claim, named
 from helpers.engine.run_folder import RunFolder, read_json
 from helpers.errors import CheckpointError
+
+PATIENCE = 3
 
 
 class NotOursError(OSError):
@@ -64,6 +68,7 @@ class Copier:
         self._beat = beat
         self._is_open = self._has_claim = False
         self._disk: int | None = None
+        self._n_failures = 0
         self._sound: set[bytes] = set()
         self._ours: set[bytes] = set()
         self._files: dict[str, Any] = {}
@@ -81,7 +86,7 @@ class Copier:
         self._make_root()
         self._check_run()
         self._claim()
-        self.held = read_copies(self.root)
+        self.held = read_copies(self.root, is_patient=self._is_patient)
         for slot in (LAST, BEST):
             self._take_up(slot)
         self._files = read_json_there(self.root / FILES)
@@ -91,6 +96,12 @@ class Copier:
     def close(self) -> None:
         """Forget what was seen, as after an error."""
         self._is_open = False
+        self._n_failures += 1
+
+    @property
+    def _is_patient(self) -> bool:
+        """Whether a copy that cannot be read may still be sound; after a few failures it is not."""
+        return self._n_failures < PATIENCE
 
     def beat(self) -> None:
         """Show others that this session is alive."""
@@ -124,6 +135,7 @@ class Copier:
         self._ours.add(local.seal)
         self.held[INCOMING + slot] = replace(local, path=incoming / source.name)
         self._settle(slot, best)
+        self._n_failures = 0
 
     def bring_files(self, names: tuple[str, ...]) -> None:
         """Copy those of the run's files that are there and have changed, and list them."""
@@ -186,6 +198,7 @@ class Copier:
 
     def _check_owner(self) -> None:
         """Compare the owner before each writing; a file that is gone is no owner."""
+        self._beat(0)
         if not self.claim.is_mine():
             if self.claim.holder is not None:
                 self._lose()
@@ -197,8 +210,9 @@ class Copier:
         raise LostError(f"the mirror {self.root} was taken over by {who}")
 
     def _guarded(self, n_bytes: int) -> None:
-        self._beat(n_bytes)
-        if n_bytes == 0:
+        if n_bytes:
+            self._beat(n_bytes)
+        else:
             self._check_owner()
 
     def _is_sound(self, copy: Copy) -> bool:
@@ -206,7 +220,9 @@ class Copier:
         if copy.seal not in self._sound:
             try:
                 check(copy.path)
-            except CheckpointError:
+            except CheckpointError as error:
+                if self._is_patient:
+                    raise_if_out_of_reach(error)
                 return False
             self._sound.add(copy.seal)
         return True
@@ -279,4 +295,5 @@ def is_same_run(theirs: dict[str, Any], ours: dict[str, Any]) -> bool:
 def _without_schedule(identity: dict[str, Any]) -> dict[str, Any]:
     settings = identity.get("settings", {})
     schedule = {n for n in TrainingConfig.model_fields if role_of(n) == "schedule"}
-    return {**identity, "settings": {n: v for n, v in settings.items() if n not in schedule}}
+    kept = {n: v for n, v in settings.items() if n not in schedule}
+    return {n: v for n, v in identity.items() if n != EXTENSIONS} | {"settings": kept}

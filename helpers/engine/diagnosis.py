@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from helpers.engine.memory import StepStart, is_out_of_memory, let_go
+from helpers.engine.memory import StepStart, first_line, let_go
 from helpers.objectives import Objective
 
 if TYPE_CHECKING:
@@ -28,10 +28,9 @@ def first_not_finite(loop: TrainingLoop, batch: Batch) -> str:
     try:
         return _search(loop, batch)
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
+        # What is diagnosed must not be hidden by what went wrong with looking.
         let_go(error)
-        return "to look where there was not enough memory"
+        return f"run once more, it failed ({first_line(error)})"
     finally:
         loop.optimizer.zero_grad()
         start.put_back()

@@ -17,7 +17,9 @@ import torch
 from torch import nn
 
 from helpers.config import TrainingConfig, role_of
+from helpers.engine.checkpoint import STATE
 from helpers.engine.random_state import capture_random_state, restore_random_state
+from helpers.engine.run_folder import read_json
 from helpers.errors import CheckpointError, ConfigError
 from helpers.task import TaskSpec
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from helpers.engine.run_folder import RunFolder
 
 N_LOOKED_AT = 64
+EXTENSIONS = "extensions"
+"""Where run.json and checkpoints keep the changes of a run's schedule, oldest first."""
 
 
 def run_identity(
@@ -72,23 +76,78 @@ def check_identity(folder: RunFolder, identity: dict[str, Any], config: Training
 
     Raises: CheckpointError with every difference.
     """
-    before = folder.read_identity()
-    if before is None:  # a new run, or one whose run.json is lost: its checkpoints know it too
+    before = recorded_identity(folder)
+    if before is not None:
+        check_same_run(before, identity, folder.run_id)
+        if EXTENSIONS in before:
+            identity[EXTENSIONS] = before[EXTENSIONS]
+    # A new run, or one whose run.json is lost: its checkpoints know it too.
+    if before is None or before != folder.read_identity():
         folder.write_identity(identity)
         config.save(folder.config_file)
-        return
-    check_same_run(before, identity, folder.run_id)
+
+
+def recorded_identity(folder: RunFolder) -> dict[str, Any] | None:
+    """What a run is on record with: by its run.json, or by a checkpoint that knows more of it.
+
+    On another machine than the one that extended a run, the checkpoint is pulled back alone.
+    """
+    identity, steps = folder.read_identity(), folder.checkpoints.steps()
+    state = read_json(folder.checkpoints.path(steps[-1]) / STATE) if steps else None
+    own = (state or {}).get("identity") or {}
+    known = 0 if identity is None else len(identity.get(EXTENSIONS, ()))
+    return own if len(own.get(EXTENSIONS, ())) > known else identity
 
 
 def check_same_run(before: dict[str, Any], identity: dict[str, Any], run_id: str) -> None:
-    """Raise CheckpointError with every difference between what a run was and what it would be."""
-    differences = _differences(before, identity)
+    """Raise CheckpointError with every difference between what a run was and what it would be.
+
+    A setting that did not exist when the run was started had its default.
+    """
+    defaults = {n: f.default for n, f in TrainingConfig.model_fields.items()}
+    fixed = {n: v for n, v in defaults.items() if role_of(n) != "runtime"}
+    before = {**before, "settings": {**fixed, **before.get("settings", {})}}
+    differences = _differences(_without_extensions(before), _without_extensions(identity))
     if differences:
         listing = "\n".join(f"- {line}" for line in differences)
+        names = [line.partition(":")[0] for line in differences]
+        hint = ""
+        if all(name in fixed and role_of(name) == "schedule" for name in names):
+            hint = _how_to_extend(names, before, identity["settings"], run_id)
         raise CheckpointError(
-            f"The run {run_id} was started with other settings:\n{listing}\n"
+            f"The run {run_id} was started with other settings:\n{listing}\n{hint}"
             "Put them back to continue it, or choose another run_name to start anew."
         )
+
+
+def _how_to_extend(
+    names: list[str], before: dict[str, Any], wanted: dict[str, Any], run_id: str
+) -> str:
+    """The call that changes these settings; a warm-up that an extension set follows by itself."""
+    if EXTENSIONS in before:
+        names = [n for n in names if n != "warmup_fraction"] or [
+            n for n in ("max_steps", "epochs") if wanted[n]
+        ]
+    given = ", ".join(f"{name}={wanted[name]!r}" for name in names)
+    return f"To go on with these, call extend(..., run_id={run_id!r}, {given}) of the trainer. "
+
+
+def as_extended(before: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of its run, with the extensions since then applied."""
+    done = before.get(EXTENSIONS, [])
+    extensions = identity.get(EXTENSIONS, [])
+    if done != extensions[: len(done)]:
+        return before
+    settings = dict(before.get("settings", {}))
+    for extension in extensions[len(done) :]:
+        for name, (was, now) in extension["settings"].items():
+            if settings.get(name) == was:
+                settings[name] = now
+    return {**before, "settings": settings}
+
+
+def _without_extensions(identity: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in identity.items() if name != EXTENSIONS}
 
 
 def plain_config(model_config: Any) -> Any:

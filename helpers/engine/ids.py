@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from helpers.errors import DataError
+from helpers.errors import DataError, TaskError
 from helpers.task import IGNORED
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ CHUNK = 2**24
 def check_tokens(objective: Objective, data: Samples, name: str) -> bool:
     """Look at all tokens of packed data at once; return whether this was such data.
 
-    Raises: DataError naming the first token that the model does not embed.
+    Raises: TaskError naming the first token that the model does not embed.
     """
     tokens = getattr(data, "tokens", None)
     if not (isinstance(tokens, np.ndarray) and tokens.ndim == 1 and tokens.dtype.kind in "iu"):
@@ -34,12 +34,13 @@ def check_tokens(objective: Objective, data: Samples, name: str) -> bool:
     for start in range(0, len(tokens), CHUNK):
         part = tokens[start : start + CHUNK]
         objective.largest_id = max(objective.largest_id, int(part.max()))
-        if part.min() < 0 or (limit and part.max() >= limit):
+        is_signed = part.dtype.kind == "i"
+        if (is_signed and part.min() < 0) or (limit and part.max() >= limit):
             wrong = (part < 0) | (part >= limit) if limit else part < 0
             place = start + int(np.argmax(wrong))
-            raise DataError(
-                f"Token {place:,} of the {name} is {tokens[place]}, but the model embeds the ids 0 "
-                f"to {limit - 1}. Build the model with the vocab_size of the data."
+            raise TaskError(
+                f"The model embeds {limit} tokens, but token {place:,} of the {name} is "
+                f"{tokens[place]}. Build the model with the vocab_size of the data."
             )
     return True
 

@@ -5,24 +5,27 @@ Legend: a step is one global batch, an update is a step whose gradients were app
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from helpers.data.collate import Batch
 from helpers.data.order import SampleOrder
 from helpers.data.packing import Samples
+from helpers.data.prefetch import Prefetch
 from helpers.engine.device import DevicePlan
+from helpers.engine.ema import WeightAverage
 from helpers.engine.evaluate import evaluate
 from helpers.engine.guard import Guard, look
 from helpers.engine.ids import check_batch, check_tokens, explain_index_error
 from helpers.engine.memory import MicroBatch, StepStart, redo_in_halves, use_known_size
 from helpers.engine.optim import Optimizer, clip_gradients
+from helpers.engine.random_state import restore_random_state
 from helpers.engine.run import Run
 from helpers.engine.schedule import Cooldown, Schedule
 from helpers.errors import CheckpointError
@@ -50,16 +53,18 @@ class TrainingLoop:
         micro_batch_size: int = 0,
         max_grad_norm: float = 1.0,
         guard: Guard | None = None,
+        average: WeightAverage | None = None,
     ) -> None:
         self.model, self.objective, self.optimizer = model, objective, optimizer
         self.schedule, self.plan, self.scaler = schedule, plan, plan.grad_scaler()
         self.batch_size, self.micro_batch = batch_size, MicroBatch(micro_batch_size or batch_size)
-        self.max_grad_norm, self.guard = max_grad_norm, guard
+        self.max_grad_norm, self.guard, self.average = max_grad_norm, guard, average
         self.start = StepStart(model, plan.device)
         self.is_between_steps = True
         self.factor = 0.0
         self._train: Samples | None = None
         self._order: SampleOrder | None = None
+        self._reader: Prefetch | None = None
 
     def run(
         self, run: Run, train: Samples, val: Samples | None, save: Callable[[Run], None]
@@ -72,18 +77,21 @@ class TrainingLoop:
         Raises: DivergedError if a loss or gradient is not finite and the settings say stop;
         DataError if an id has no row in the model; MemoryLimitError if one sample does not fit.
         """
-        config, end = run.config, _last_sample(run, self.batch_size)
-        self._begin(run, train, val)
+        with Prefetch(train, run.config.num_workers) as self._reader:
+            self._begin(run, train, val)
+            return self._go_on(run, val, save)
+
+    def _go_on(self, run: Run, val: Samples | None, save: Callable[[Run], None]) -> str:
+        config = run.config
         while not (run.is_over or run.early_reason or run.stop):
-            index = self._order.take(
-                run.state.samples, min(self.batch_size, end - run.state.samples)
-            )
-            self._step_on(index, run)
+            if not self._step_on_next(run):
+                break
             run.saver.deliver(run)
             step, is_last = run.state.step, run.is_over
             is_log = step == 1 or is_last or _is_due(step, config.log_every)
             is_eval = val is not None and (is_last or _is_due(step, config.eval_every))
-            is_save = not is_last and run.saver.is_due(run)
+            is_decay = self._begins_decay(run)
+            is_save = not is_last and (is_decay or run.saver.is_due(run))
             if (is_log or is_eval or is_save) and self.look(run):
                 continue
             if is_log:
@@ -104,19 +112,32 @@ class TrainingLoop:
         self._train, self._is_whole = train, check_tokens(self.objective, train, "training data")
         if val is not None:
             check_tokens(self.objective, val, "validation data")
+        if self._reader.refusal:
+            run.tell("no workers", self._reader.refusal)
         self._draw_in_order(run)
         self.model.train()
         self.optimizer.zero_grad()
+        if run.random_state is not None:
+            # The last thing before the first step, for callbacks and data may have drawn since.
+            restore_random_state(*run.random_state)
+            run.random_state = None
         run.tracker.resume()
 
     def _draw_in_order(self, run: Run) -> None:
         """Draw samples from here on in the order of the run; again after it went back."""
         config = run.config
         self._order = SampleOrder(len(self._train), config.seed, left_out=run.state.left_out)
+        self._reader.follow(self._order, self.batch_size, run.last_sample)
 
-    def _step_on(self, index: np.ndarray, run: Run) -> None:
-        """Make a step on the samples of these numbers, whose ids are looked at on the host."""
-        batch = self._train.gather(index)
+    def _step_on_next(self, run: Run) -> bool:
+        """Make a step on the next samples, whose ids are looked at on the host.
+
+        Returns False where the run was asked to stop before they were there.
+        """
+        taken = self._reader.take(run.state.samples, run.stop, run.tell)
+        if taken is None:
+            return False
+        index, batch = taken
         if not self._is_whole:
             check_batch(self.objective, batch, index, "training data")
         if run.state.step == 0:
@@ -125,6 +146,7 @@ class TrainingLoop:
             self.step(batch, run)
         except IndexError as error:
             raise explain_index_error(self.objective, batch, index, error) from error
+        return True
 
     def step(self, batch: Batch, run: Run) -> None:
         """Update the weights once on a global batch, unless the guard holds the update back."""
@@ -145,6 +167,8 @@ class TrainingLoop:
             self.guard.note(state, batch.n_samples, is_applied, (loss_sum, count, norm, held))
             if self.scaler is not None:
                 self.guard.note_scale(is_applied, self.scaler.get_scale)
+        if self.average is not None and is_applied:
+            self.average.update(state.scheduled, held)
         self.is_between_steps = True
 
     def factor_of(self, run: Run) -> float:
@@ -153,15 +177,31 @@ class TrainingLoop:
         It follows from the updates so far, applied or held back; under a budget also from the share
         of time that is used, whichever is further.
         """
-        state, update = run.state, float(run.state.scheduled)
-        if run.budget.limit_s is not None:
-            update = max(update, run.budget.fraction * self.schedule.total_updates)
-        factor = self.schedule(update)
+        state = run.state
+        factor = self.schedule(self._update_of(run))
         if state.cooldown_start is None:
             return factor
         ratio = self.schedule.min_ratio
         down = Cooldown(state.cooldown_start, state.cooldown_updates, ratio)
         return down(state.scheduled, factor)
+
+    def _update_of(self, run: Run) -> float:
+        """Where on its schedule a run is."""
+        update = float(run.state.scheduled)
+        if run.budget.limit_s is not None:
+            update = max(update, run.budget.fraction * self.schedule.total_updates)
+        return update
+
+    def _begins_decay(self, run: Run, *, is_asked: bool = False) -> bool:
+        """Note where the learning rate begins its final way down; return whether to save there."""
+        start = self.schedule.decay_start
+        if run.state.decay_step is not None or not (
+            is_asked or (start is not None and self._update_of(run) >= start)
+        ):
+            return False
+        run.state.decay_step = run.state.step
+        run.folder.checkpoints.protect = {run.state.step}
+        return run.config.save_every > 0
 
     def accumulate(self, batch: Batch) -> tuple[torch.Tensor, int | torch.Tensor]:
         """Add up the gradient of a global batch; return its summed loss and count of targets."""
@@ -201,7 +241,12 @@ class TrainingLoop:
         """Metrics over `n_sequences` evenly spread samples; 0 takes all."""
         # Without gradients twice the micro-batch fits into the same memory.
         size = 2 * self.micro_batch.size
-        return evaluate(self.model, self.objective, self.plan, data, n_sequences, size)
+        with self.averaged():
+            return evaluate(self.model, self.objective, self.plan, data, n_sequences, size)
+
+    def averaged(self) -> contextlib.AbstractContextManager[None]:
+        """A block in which the model has the averaged weights, where an average is kept."""
+        return contextlib.nullcontext() if self.average is None else self.average.swapped_in()
 
     def log(self, run: Run) -> None:
         """Turn the steps since the last row into a row, and tell it."""
@@ -239,7 +284,8 @@ class TrainingLoop:
         is_best = values["loss"] < best
         if is_best:
             run.state.best_loss, run.state.best_step = values["loss"], run.state.step
-        run.emit("on_evaluate", row)
+        with self.averaged():
+            run.emit("on_evaluate", row)
         run.tracker.resume()
         return is_best
 
@@ -272,6 +318,8 @@ class TrainingLoop:
                 self._save(run, save)
                 run.saver.wait(run)
             elif command == "FINISH":
+                if self._begins_decay(run, is_asked=True):
+                    self._save(run, save)
                 run.finish_soon()
             else:
                 run.stop.set("stopped by the file STOP")
@@ -296,10 +344,3 @@ class TrainingLoop:
 
 def _is_due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def _last_sample(run: Run, batch_size: int) -> int:
-    """Where the last batch ends: epochs end with their last sample, steps with a full batch."""
-    if run.config.epochs:
-        return max(1, round(run.config.epochs * run.n_train_samples))
-    return run.total_steps * batch_size

@@ -86,7 +86,7 @@ class StepStart:
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self._owners = [(module, name) for module in model.modules() for name in module._buffers]
-        self._moving = set(range(len(self._owners)))
+        self._moving, self._is_new = set(range(len(self._owners))), True
         self._cuda = device if device.type == "cuda" else None
         self._kept: dict[int, Tensor] = {}
 
@@ -95,10 +95,11 @@ class StepStart:
         self._random = (torch.get_rng_state(), random.getstate(), np.random.get_state())
         if self._cuda is not None:
             self._cuda_random = torch.cuda.get_rng_state(self._cuda)
+        self._mark()
         buffers = self._buffers()
-        self._before = [(b, -1 if b is None else b._version) for b in buffers]
         self._kept = {i: buffers[i].clone() for i in self._moving if buffers[i] is not None}
 
+    @torch.no_grad()
     def put_back(self) -> None:
         """Make everything as it was when `keep` was called."""
         torch.set_rng_state(self._random[0])
@@ -106,24 +107,32 @@ class StepStart:
         np.random.set_state(self._random[2])
         if self._cuda is not None:
             torch.cuda.set_rng_state(self._cuda_random, self._cuda)
-        for i in self._moved():
-            if i in self._kept:
-                self._buffers()[i].copy_(self._kept[i])
+        buffers = self._buffers()
+        for i, kept in self._kept.items():
+            buffers[i].copy_(kept)
+        self._mark()
 
     @torch.no_grad()
     def put_back_buffers_where(self, held: Tensor) -> None:
         """Make the buffers as they were where `held` is 1, without asking the device."""
-        moved, buffers = self._moved(), self._buffers()
-        for i in moved & self._kept.keys():
+        buffers, moving = self._buffers(), self._moving
+        if self._is_new:
+            # Batch norm writes without counting it as a version, so once the values are compared.
+            self._is_new = False
+            moving = {i for i, kept in self._kept.items() if not torch.equal(kept, buffers[i])}
+        for i in moving & self._kept.keys():
             buffers[i].copy_(torch.where(held > 0, self._kept[i], buffers[i]))
-        self._moving = moved | (self._moving if len(self._kept) < len(self._owners) else set())
+        self._moving = moving | self._written()
 
-    def _moved(self) -> set[int]:
-        """Buffers that were written to or replaced since `keep`."""
+    def _mark(self) -> None:
+        self._marks = [(b, 0 if b is None else b._version) for b in self._buffers()]
+
+    def _written(self) -> set[int]:
+        """Buffers that were replaced since `keep`, or counted a write."""
         return {
             i
             for i, (now, (then, version)) in enumerate(
-                zip(self._buffers(), self._before, strict=True)
+                zip(self._buffers(), self._marks, strict=True)
             )
             if now is not None and (now is not then or now._version != version)
         }

@@ -47,17 +47,18 @@ class NotThereError(OSError):
 class Copy:
     """A checkpoint whose files have the right sizes; `seal` is its manifest.
 
-    `rank` orders the checkpoints of a run: by how often it went back, and then by step.
+    `rank` orders the checkpoints of a run: by how often it was extended, then by how often it went
+    back, and then by step.
     """
 
-    rank: tuple[int, int]
+    rank: tuple[int, int, int]
     path: Path
     seal: bytes
 
     @property
     def step(self) -> int:
         """The step that it is of."""
-        return self.rank[1]
+        return self.rank[-1]
 
 
 def check_place(home: Path, mounts: Path | None = None) -> None:
@@ -75,18 +76,28 @@ def check_place(home: Path, mounts: Path | None = None) -> None:
         )
 
 
-def read_copies(root: Path) -> dict[str, Copy]:
+def read_copies(root: Path, *, is_patient: bool = False) -> dict[str, Copy]:
     """The checkpoints below the mirror of a run, by slot; those half written are left out.
 
-    One that is complete, but was not named yet, is under `.incoming-` and its slot.
+    One that is complete, but was not named yet, is under `.incoming-` and its slot. For one who is
+    patient an input/output error says nothing about a copy: it may be the connection's.
     """
     copies = {}
     for place in (*SLOTS, INCOMING + LAST, INCOMING + BEST):
         for name in sorted(_names(root / place)):
-            path = root / place / name
-            with contextlib.suppress(CheckpointError):
-                copies[place] = copy_at(path)
+            try:
+                copies[place] = copy_at(root / place / name)
+            except CheckpointError as error:
+                if is_patient:
+                    raise_if_out_of_reach(error)
     return copies
+
+
+def raise_if_out_of_reach(error: CheckpointError) -> None:
+    """Raise the input/output error that made a checkpoint look damaged, if one did."""
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.errno == errno.EIO:
+        raise cause
 
 
 def copy_at(path: Path) -> Copy:
@@ -98,8 +109,10 @@ def copy_at(path: Path) -> Copy:
     for name, wanted in files.items():
         if os.stat(path / name).st_size != wanted["bytes"]:
             raise CheckpointError(f"{path} is damaged: {name} is not whole.")
-    run = read_json_there(path / STATE).get("run", {})
-    rank = (len(run.get("rewinds", ())), int(path.name.removeprefix("step-")))
+    state = read_json_there(path / STATE).get("run")
+    run = state if isinstance(state, dict) else {}
+    step = int(path.name.removeprefix("step-"))
+    rank = (run.get("extensions", 0), len(run.get("rewinds", ())), step)
     return Copy(rank, path, b"".join(bytes(part) for part in _parts(path / MANIFEST, _no_beat)))
 
 

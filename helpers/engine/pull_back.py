@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import threading
@@ -34,6 +33,9 @@ from helpers.errors import CheckpointError, CheckpointFormatError
 STALL_S = 120.0
 # Rows of metrics are checked one by one when they are read, so that a copy torn in between will do.
 CHECKED_LATER = "metrics.jsonl"
+
+# The restore refuses it with its reason, so nothing is pulled over it.
+ANOTHER_VERSION = (2**31, 0, 0)
 
 
 def pull_back(
@@ -77,14 +79,20 @@ class _Pull:
 
     def run(self) -> None:
         """Pull what is newer, and put every trouble into words."""
-        with contextlib.suppress(_AbandonedError):
-            try:
-                check_place(self.home)
-                self._pull()
-            except OSError as error:
+        trouble = "pulling back ended by an error of its own"
+        try:
+            check_place(self.home)
+            self._pull()
+            trouble = ""
+        except _AbandonedError:
+            trouble = ""
+        except OSError as error:
+            trouble = error.strerror or str(error)
+        finally:
+            if trouble:
                 self.notes.append(
-                    f"the mirror {self.root} cannot be used ({error.strerror or error}); if it "
-                    "holds this run, mend that and start again to continue from it"
+                    f"the mirror {self.root} cannot be used ({trouble}); if it holds this run, "
+                    "mend that and start again to continue from it"
                 )
 
     def _pull(self) -> None:
@@ -108,7 +116,7 @@ class _Pull:
                 )
                 return
 
-    def _own_rank(self) -> tuple[int, int] | None:
+    def _own_rank(self) -> tuple[int, int, int] | None:
         """The rank of the newest local checkpoint that verifies."""
         store = self.folder.checkpoints
         for step in reversed(store.steps()):
@@ -117,7 +125,7 @@ class _Pull:
                 verify(store.path(step))
                 return copy_at(store.path(step)).rank
             except CheckpointFormatError:
-                return (2**31, step)  # of another version: the restore refuses it with its reason
+                return ANOTHER_VERSION
             except CheckpointError:
                 continue
         return None

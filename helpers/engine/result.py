@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from helpers.engine.checkpoint import write_json
+from helpers.engine.identity import EXTENSIONS
 from helpers.engine.run import Run
-from helpers.engine.run_folder import RunFolder, read_json, shown
+from helpers.engine.run_folder import read_json, shown
 
 if TYPE_CHECKING:
     import pandas as pd
+
+LAST_WEIGHTS = "those of the last step"
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class TrainingResult:
     over all data, `final_loss` is its loss, or the last training loss without validation data.
     `mirrored_step` is the newest step that this session copied to `mirror_dir` and read back, and
     `mirror` says in words where the mirror stands.
+    `weights` says which weights the metrics, the samples and `final_model.pt` are of.
     `metrics_summary` has one row for each validation, `history` one for each logged step.
 
     Units: losses in nats per token, `training_time` in seconds over all sessions without validation
@@ -52,6 +56,7 @@ class TrainingResult:
     history: pd.DataFrame
     samples: list[tuple[int, str]]
     events: list[tuple[int, str, str]]
+    weights: str
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.keys():
@@ -90,6 +95,8 @@ class TrainingResult:
         rows.append(("training time", f"{self.training_time:.1f} s"))
         if self.resumed_from is not None:
             rows.append(("continued from", f"step {self.resumed_from:,}"))
+        if self.weights != LAST_WEIGHTS:
+            rows.append(("weights", self.weights))
         rows.append(("checkpoint", shown(self.checkpoint_path)))
         if self.mirror:
             rows.append(("mirror", self.mirror))
@@ -134,6 +141,7 @@ def make_result(run: Run, status: str, final: dict[str, float]) -> TrainingResul
         first_loss_at=run.tracker.first_loss_at,
         metrics_summary=run.tracker.summary(),
         history=run.tracker.history(),
+        weights=_weights(run.config.ema_decay),
         samples=list(run.samples),
         events=list(run.events),
     )
@@ -152,10 +160,11 @@ def with_mirror(result: TrainingResult, run: Run) -> TrainingResult:
     )
 
 
-def write_result(folder: RunFolder, result: TrainingResult) -> None:
+def write_result(run: Run, result: TrainingResult) -> None:
     """Keep the outcome in the run folder, tables left out: they follow from metrics.jsonl."""
     values = result.to_dict()
-    write_json(folder.result_file, {n: values[n] for n in ("status", "steps", "final_metrics")})
+    kept = {n: values[n] for n in ("status", "steps", "final_metrics")}
+    write_json(run.folder.result_file, {**kept, EXTENSIONS: run.state.extensions})
 
 
 def read_result(run: Run) -> TrainingResult | None:
@@ -163,9 +172,16 @@ def read_result(run: Run) -> TrainingResult | None:
     known = read_json(run.folder.result_file)
     if known is None or not {"status", "steps", "final_metrics"} <= known.keys():
         return None
-    if known["status"] == "paused" or known["steps"] != run.state.step:
+    before = known.get(EXTENSIONS, 0) < run.state.extensions
+    if known["status"] == "paused" or known["steps"] != run.state.step or before:
         return None
     return make_result(run, known["status"], known["final_metrics"])
+
+
+def _weights(ema_decay: float) -> str:
+    if not ema_decay:
+        return LAST_WEIGHTS
+    return f"moving average with decay {ema_decay:g}; the checkpoints hold the raw ones too"
 
 
 def _epoch_of(rows: list[dict[str, Any]], step: int | None) -> int | None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from helpers.engine.budget import Budget
 from helpers.engine.control import ControlFiles
@@ -34,7 +34,9 @@ class RunState:
     `rewinds` are the times that the run went back: the step of the checkpoint, and from where to
     where the stream of samples is left out since. `samples` counts those that are not left out.
     `wall_s` is the time spent in all sessions, validation and saving included. A run that was asked
-    to finish cools down over `cooldown_updates` from `cooldown_start` on.
+    to finish cools down over `cooldown_updates` from `cooldown_start` on. At `decay_step` the
+    learning rate began its final way down; the checkpoint of that step is what a run goes on from
+    that is extended, and `extensions` is how often it was.
     """
 
     step: int = 0
@@ -48,6 +50,8 @@ class RunState:
     cooldown_updates: int = 0
     held: int = 0
     rewinds: list[list[int]] = field(default_factory=list)
+    decay_step: int | None = None
+    extensions: int = 0
 
     @property
     def scheduled(self) -> int:
@@ -85,6 +89,8 @@ class Run:
     resumed_from: int | None = None
     early_reason: str = ""
     identity: dict[str, Any] = field(default_factory=dict)
+    extension: str = ""
+    random_state: tuple[dict[str, Any], dict[str, Tensor]] | None = None
     saver: Saver = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -109,6 +115,13 @@ class Run:
             state.scheduled >= state.cooldown_start + state.cooldown_updates
         )
         return state.step >= self.total_steps or is_cooled or self.budget.is_used_up
+
+    @property
+    def last_sample(self) -> int:
+        """Where the last batch ends: epochs end with their last sample, steps with a full batch."""
+        if self.config.epochs:
+            return max(1, round(self.config.epochs * self.n_train_samples))
+        return self.total_steps * self.config.batch_size
 
     @property
     def expected_steps(self) -> int:

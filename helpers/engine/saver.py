@@ -129,6 +129,10 @@ class Saver:
         self._last_stop_s = self.clock() - started
         self.stopped_s += self._last_stop_s
 
+    def owe_nothing(self) -> None:
+        """Begin counting anew, as after a run went back to a checkpoint."""
+        self._is_owed, self._saved_at = False, self.clock()
+
     def deliver(self, run: Run) -> None:
         """Tell what became durable, or failed, since the last call; never waits."""
         done = self._writing if not self._is_busy() else None

@@ -38,6 +38,11 @@ class Schedule:
         shape = 0.5 * (1 - math.cos(math.pi * left)) if self.kind == "cosine" else left
         return self.min_ratio + (1 - self.min_ratio) * shape
 
+    @property
+    def decay_start(self) -> int | None:
+        """The update at which a plateau ends and the way down begins; None without a plateau."""
+        return self.total_updates - self.decay_updates if self.kind == "wsd" else None
+
 
 @dataclass(frozen=True)
 class Cooldown:

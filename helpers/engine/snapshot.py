@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 from helpers.engine.budget import Budget
 from helpers.engine.callbacks import Callback
 from helpers.engine.checkpoint import Snapshot, load_model_tensors, model_tensors
-from helpers.engine.identity import check_same_run
+from helpers.engine.extend import told
+from helpers.engine.identity import EXTENSIONS, as_extended, check_same_run
 from helpers.engine.optim import check_same_tensors
 from helpers.engine.random_state import capture_random_state, restore_random_state
 from helpers.engine.run import Run, RunState
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from helpers.engine.loop import TrainingLoop
 
 SECTIONS = {"model", "optimizer", "random", "buffers"}
+AVERAGE = "ema"
+"""The section of a run that keeps an average of its weights."""
 VALUES = {
     "run",
     "early_reason",
@@ -55,6 +59,7 @@ def take_snapshot(run: Run, loop: TrainingLoop) -> Snapshot:
     run.state.wall_s = run.budget.used_s
     weights, aliases = model_tensors(run.model)
     random_values, random_tensors = capture_random_state()
+    average = {} if loop.average is None else {AVERAGE: loop.average.state_tensors()}
     return Snapshot(
         step=run.state.step,
         sections={
@@ -62,6 +67,7 @@ def take_snapshot(run: Run, loop: TrainingLoop) -> Snapshot:
             "optimizer": loop.optimizer.state_tensors(),
             "random": random_tensors,
             "buffers": _hidden_buffers(run.model),
+            **average,
         },
         state={
             "run": run.state.to_dict(),
@@ -97,6 +103,7 @@ def restore_run(run: Run, loop: TrainingLoop) -> list[str]:
         return store.notes
     _take_up(run, loop, snapshot)
     run.resumed_from = snapshot.step
+    run.random_state = snapshot.state["random"], snapshot.sections["random"]
     run.budget = Budget.of(run.config, run.state.wall_s)
     return store.notes
 
@@ -122,15 +129,16 @@ def go_back(run: Run, loop: TrainingLoop, *, before_step: int, spent: set[int]) 
             continue
         _take_up(run, loop, snapshot)
         store.discard_after(step)
+        run.saver.owe_nothing()
         return True
     return False
 
 
 def _take_up(run: Run, loop: TrainingLoop, snapshot: Snapshot) -> None:
     """Put a run where a checkpoint says; only the time that it has used is left as it is."""
-    _check_parts(snapshot)
+    _check_parts(snapshot, SECTIONS if loop.average is None else SECTIONS | {AVERAGE})
     state = snapshot.state
-    check_same_run(state["identity"], run.identity, run.run_id)
+    check_same_run(as_extended(state["identity"], run.identity), run.identity, run.run_id)
     if state["plan"]["precision"] != loop.plan.precision:
         raise CheckpointError(
             f"The run was computed in {state['plan']['precision']}, but would go on in "
@@ -138,6 +146,8 @@ def _take_up(run: Run, loop: TrainingLoop, snapshot: Snapshot) -> None:
         )
     load_model_tensors(run.model, snapshot.sections["model"], state["aliases"])
     loop.optimizer.load_state_tensors(snapshot.sections["optimizer"])
+    if loop.average is not None:
+        loop.average.load_state_tensors(snapshot.sections[AVERAGE])
     if loop.scaler is not None:
         loop.scaler.load_state_dict(state["scaler"])
     if loop.guard is not None and state["guard"] is not None:
@@ -149,10 +159,26 @@ def _take_up(run: Run, loop: TrainingLoop, snapshot: Snapshot) -> None:
         buffer.copy_(snapshot.sections["buffers"][name])
     _restore_callbacks(run, state["callbacks"])
     run.state, run.early_reason = RunState(**state["run"]), state["early_reason"]
+    _extend(run, loop)
+    run.folder.checkpoints.protect = {run.state.decay_step} - {None}
     run.samples[:] = [tuple(sample) for sample in state["samples"]]
     run.saver.best_on_disk = run.state.best_step
     run.tracker.restore(snapshot.step, state["elapsed_s"], state["pending"])
     restore_random_state(state["random"], snapshot.sections["random"])
+
+
+def _extend(run: Run, loop: TrainingLoop) -> None:
+    """Put a run that was extended since its checkpoint on the new schedule."""
+    state, number = run.state, len(run.identity.get(EXTENSIONS, ()))
+    if state.extensions < number:
+        now = loop.schedule(state.scheduled)
+        run.extension = told(run.identity, now)
+        run.early_reason, state.decay_step, state.extensions = "", None, number
+        state.cooldown_start, state.cooldown_updates = None, 0
+    if run.config.epochs:
+        # The last batch of an epoch that was the end may have been a part of one.
+        left = run.last_sample - state.samples
+        run.total_steps = state.step + math.ceil(left / run.config.batch_size)
 
 
 def _mend_folder(run: Run) -> None:
@@ -171,9 +197,9 @@ def _hidden_buffers(model: nn.Module) -> dict[str, Tensor]:
     return {name: b.detach() for name, b in model.named_buffers() if name not in known}
 
 
-def _check_parts(snapshot: Snapshot) -> None:
+def _check_parts(snapshot: Snapshot, sections: set[str]) -> None:
     """Refuse a checkpoint with a part too few or too many."""
-    for wanted, got in ((SECTIONS, set(snapshot.sections)), (VALUES, set(snapshot.state))):
+    for wanted, got in ((sections, set(snapshot.sections)), (VALUES, set(snapshot.state))):
         if wanted != got:
             raise CheckpointError(
                 f"The checkpoint of step {snapshot.step} has the parts {sorted(got)}, but "

@@ -96,7 +96,7 @@ def connect(path: Path, timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3.Connection
             f"synchronous = {synchronous}",
         ):
             connection.execute(f"PRAGMA {setting}")
-    except sqlite3.Error:
+    except (sqlite3.Error, UnicodeDecodeError):
         connection.close()
         raise
     return connection
@@ -125,6 +125,11 @@ def transaction(engine: Engine, name: str) -> Iterator[Connection]:
     try:
         with engine.begin() as connection:
             yield connection
+    except UnicodeDecodeError as error:  # SQLite's own words about a damaged file
+        raise DatabaseUnavailableError(
+            f"{name} cannot be used ({error.reason} in its text). {_CAUSES['damaged'][1]}",
+            "damaged",
+        ) from error
     except SQLAlchemyError as error:
         raise explain(error, name) from error
 
@@ -145,7 +150,7 @@ def explain(error: SQLAlchemyError | sqlite3.Error, name: str) -> TrackingError:
 def cause_of(error: BaseException) -> tuple[str, str]:
     """What kept SQLite from using its file, in a word, and the cure; "" for anything else."""
     code = getattr(error, "sqlite_errorname", "").removeprefix("SQLITE_")
-    if "no such table" in str(error):
+    if "no such table" in str(error) or "Could not decode" in str(error):
         code = "CORRUPT"
     for cause, (codes, cure) in _CAUSES.items():
         if code.startswith(codes):

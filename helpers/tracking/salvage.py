@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 import shutil
 import sqlite3
 import tempfile
@@ -12,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Column, Connection, Double, String, Table
+from sqlalchemy import Connection, Table
 
 from helpers.tracking import entries, schema
 from helpers.tracking.sqlite_file import files_of
@@ -64,7 +62,7 @@ def _readable(path: Path, table: Table) -> list[Row]:
         order = ", ".join(f"{key} {direction}" for key in keys)
         for raw in _rows(path, f"SELECT * FROM {table.name} ORDER BY {order}"):  # noqa: S608
             try:
-                row = {c.name: _decoded(c, raw[c.name]) for c in table.c if c.name in raw}
+                row = {c.name: schema.decoded(c, raw[c.name]) for c in table.c if c.name in raw}
                 found.setdefault(tuple(row[key] for key in keys), row)
             except (TypeError, ValueError, KeyError):
                 continue  # damage that SQLite does not see
@@ -73,30 +71,10 @@ def _readable(path: Path, table: Table) -> list[Row]:
 
 def _rows(path: Path, statement: str) -> Iterator[Row]:
     """Rows up to the first that cannot be read."""
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as opened:
+    unreadable = contextlib.suppress(sqlite3.Error, UnicodeDecodeError)
+    with unreadable, contextlib.closing(sqlite3.connect(path)) as opened:
         opened.text_factory = lambda raw: raw.decode("utf-8", "replace")
         cursor = opened.execute(statement)
         names = [column[0] for column in cursor.description]
         for row in cursor:
             yield dict(zip(names, row, strict=True))
-
-
-def _decoded(column: Column, value: Any) -> Any:
-    """A value as its column gives it back.
-
-    Raises: ValueError or TypeError if it cannot be one of that column.
-    """
-    kind = column.type
-    if value is None:
-        if not column.nullable:
-            raise ValueError(f"{column} is empty")
-        return math.nan if isinstance(kind, schema.NanFloat) else None
-    if isinstance(kind, schema.PlainJson):
-        return json.loads(value)
-    if isinstance(kind, String):
-        wanted: Any = str
-    else:
-        wanted = int | float if isinstance(kind, Double | schema.NanFloat) else int
-    if not isinstance(value, wanted) or (wanted is str and "\ufffd" in value):
-        raise ValueError(f"{column} is {value!r}")
-    return bool(value) if column.name == "is_best" else value

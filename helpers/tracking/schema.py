@@ -189,3 +189,24 @@ def check_step(step: int) -> int:
     if not 0 <= step < 2**63:
         raise TrackingError(f"step is {step}, but a whole number from 0 is wanted.")
     return step
+
+
+def decoded(column: Column, value: Any) -> Any:
+    """A value of a SQLite file as its column gives it back.
+
+    Raises: ValueError or TypeError if it cannot be one of that column.
+    """
+    kind = column.type
+    if value is None:
+        if not column.nullable:
+            raise ValueError(f"{column} is empty")
+        return math.nan if isinstance(kind, NanFloat) else None
+    if isinstance(kind, PlainJson):
+        return json.loads(value)
+    if isinstance(kind, String):
+        wanted: Any = str
+    else:
+        wanted = int | float if isinstance(kind, Double | NanFloat) else int
+    if not isinstance(value, wanted) or (wanted is str and "\ufffd" in value):
+        raise ValueError(f"{column} is {value!r}")
+    return bool(value) if column.name == "is_best" else value
