@@ -26,7 +26,7 @@ from helpers.engine.ids import check_batch, check_tokens, explain_index_error
 from helpers.engine.memory import MicroBatch, StepStart, redo_in_halves, use_known_size
 from helpers.engine.optim import Optimizer, clip_gradients
 from helpers.engine.random_state import restore_random_state
-from helpers.engine.run import Run
+from helpers.engine.run import Later, Run
 from helpers.engine.schedule import Cooldown, Schedule
 from helpers.errors import CheckpointError
 from helpers.objectives import Objective
@@ -86,22 +86,32 @@ class TrainingLoop:
         while not (run.is_over or run.early_reason or run.stop):
             if not self._step_on_next(run):
                 break
-            run.saver.deliver(run)
+            later = Later()
+            with later:
+                run.saver.deliver(run)
             step, is_last = run.state.step, run.is_over
             is_log = step == 1 or is_last or _is_due(step, config.log_every)
             is_eval = val is not None and (is_last or _is_due(step, config.eval_every))
             is_decay = self._begins_decay(run)
             is_save = not is_last and (is_decay or run.saver.is_due(run))
             if (is_log or is_eval or is_save) and self.look(run):
+                later.settle()
                 continue
-            if is_log:
-                self.log(run)
-            is_best = is_eval and self._validate(run, val)
+            is_best = False
+            with later:
+                if is_log:
+                    self.log(run)
+            with later:
+                is_best = is_eval and self._validate(run, val)
+            with later:
+                if run.early_reason and run.tracker.has_pending:
+                    self.log(run)
+            later.settle()
             if not is_last and (is_best or is_save):
                 self._save(run, save)
             self._obey(run, save)
         self.look(run)
-        if (run.early_reason or run.is_over) and run.tracker.has_pending:
+        if run.is_over and run.tracker.has_pending:
             self.log(run)
         run.tracker.pause()
         if run.is_over:

@@ -152,6 +152,34 @@ class Run:
         self.emit("on_event", kind, message)
 
     def emit(self, method: str, *details: Any) -> None:
-        """Call one method of every callback."""
+        """Call one method of every callback; the error of one is raised when all were called."""
+        later = Later()
         for callback in self.callbacks:
-            getattr(callback, method)(self, *details)
+            with later:
+                getattr(callback, method)(self, *details)
+        later.settle()
+
+
+class Later:
+    """Keep the first error of several acts until all were tried.
+
+    What is to happen at a step happens whole, so that a run that is saved after somebody's error
+    goes on as if there had been none. An interrupt is no error, and passes at once.
+    """
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        self.error = self.error or error
+        return True
+
+    def settle(self) -> None:
+        """Raise the first error, if there was one."""
+        if self.error is not None:
+            raise self.error

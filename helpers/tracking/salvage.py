@@ -73,7 +73,7 @@ def _rows(path: Path, statement: str) -> Iterator[Row]:
     """Rows up to the first that cannot be read."""
     unreadable = contextlib.suppress(sqlite3.Error, UnicodeDecodeError)
     with unreadable, contextlib.closing(sqlite3.connect(path)) as opened:
-        opened.text_factory = lambda raw: raw.decode("utf-8", "replace")
+        opened.text_factory = bytes
         cursor = opened.execute(statement)
         names = [column[0] for column in cursor.description]
         for row in cursor:

@@ -192,7 +192,7 @@ def check_step(step: int) -> int:
 
 
 def decoded(column: Column, value: Any) -> Any:
-    """A value of a SQLite file as its column gives it back.
+    """A value of a SQLite file, its text as bytes, as the column gives it back.
 
     Raises: ValueError or TypeError if it cannot be one of that column.
     """
@@ -201,12 +201,14 @@ def decoded(column: Column, value: Any) -> Any:
         if not column.nullable:
             raise ValueError(f"{column} is empty")
         return math.nan if isinstance(kind, NanFloat) else None
+    if isinstance(value, bytes):
+        value = value.decode()
     if isinstance(kind, PlainJson):
         return json.loads(value)
     if isinstance(kind, String):
         wanted: Any = str
     else:
         wanted = int | float if isinstance(kind, Double | NanFloat) else int
-    if not isinstance(value, wanted) or (wanted is str and "\ufffd" in value):
+    if not isinstance(value, wanted):
         raise ValueError(f"{column} is {value!r}")
-    return bool(value) if column.name == "is_best" else value
+    return bool(value) if isinstance(kind, Boolean) else value

@@ -20,11 +20,10 @@ from helpers.tracking.spool import locked
 
 MAGIC = b"SQLite format 3\0"
 SUFFIXES = ("-journal", "-wal", "-shm", "")
-_STRAY_METRICS = """
-SELECT run_id, name FROM metrics GROUP BY run_id, name
-HAVING run_id NOT IN (SELECT run_id FROM runs) OR instr(name, char(65533))
-    OR min(typeof(step)) != 'integer' OR max(typeof(step)) != 'integer'
-    OR min(typeof(value)) NOT IN ('real', 'null') OR max(typeof(value)) NOT IN ('real', 'null')
+_METRICS = """
+SELECT run_id, name, run_id IN (SELECT run_id FROM runs),
+    min(typeof(step) = 'integer' AND typeof(value) IN ('real', 'null'))
+FROM metrics GROUP BY run_id, name
 """
 
 
@@ -96,7 +95,7 @@ def damage(path: Path, timeout_s: float) -> str:
 def _wrong_row(connection: sqlite3.Connection) -> str:
     """What is wrong with the content of a database of runs whose pages are sound, or ""."""
     connection.execute("SELECT * FROM sqlite_master").fetchall()  # text that is none raises
-    connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+    connection.text_factory = bytes
     mark, header = (
         connection.execute(f"PRAGMA {name}").fetchone()[0]
         for name in ("application_id", "user_version")
@@ -119,8 +118,13 @@ def _wrong_row(connection: sqlite3.Connection) -> str:
                     schema.decoded(column, value)
         except (TypeError, ValueError) as error:
             return f"a row of {table.name}: {error}"
-    stray = connection.execute(_STRAY_METRICS).fetchone()
-    return f"metrics of no run, or that are no metrics: {stray}" if stray else ""
+    try:
+        for run_id, name, has_run, are_numbers in connection.execute(_METRICS):
+            if not (name.decode() and has_run and are_numbers):
+                return f"a row of metrics: {name.decode()!r} of {run_id.decode()!r}"
+    except (TypeError, ValueError, AttributeError) as error:
+        return f"a row of metrics: {error}"
+    return ""
 
 
 def set_aside(path: Path) -> Path:

@@ -246,3 +246,12 @@ def test_a_full_disk_does_not_keep_a_lock_from_being_held(tmp_path, monkeypatch)
     with pytest.raises(RunFolderError, match="another process"):
         folder.lock().__enter__()
     lock.__exit__(None, None, None)
+
+
+def test_without_the_system_lock_two_processes_own_one_run(tmp_path, holder, monkeypatch):
+    """The control: with the lock's answer removed, the living owner is not respected."""
+    monkeypatch.setattr(fcntl, "flock", lambda descriptor, mode: None)
+    with RunFolder(tmp_path / "r").lock() as lock:
+        assert f"process {holder.pid} on " in lock.notes[0]
+
+    assert holder.poll() is None
