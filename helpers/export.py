@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from helpers.config import TrainingConfig
+from helpers.engine.durable import cause_of
 from helpers.errors import CheckpointError
 
 
@@ -41,9 +42,10 @@ def export_model(
     except (OSError, RuntimeError) as error:
         if temporary.exists():
             temporary.unlink()
+        needed = sum(t.numel() * t.element_size() for t in content["model_state_dict"].values())
         raise CheckpointError(
-            f"The model could not be written to {path} ({error}). Free some space, or choose "
-            "another folder."
+            f"The model could not be written to {path} "
+            f"({cause_of(error, path.parent, needed)}). Free some space, or choose another folder."
         ) from error
     return path
 

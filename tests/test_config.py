@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from helpers.config import (
     unit_of,
 )
 from helpers.data import UniversalDataModule
+from helpers.data.packing import PackedTokens
 from helpers.engine.device import plan_device
 from helpers.engine.metrics import read_rows
 from helpers.engine.result import TrainingResult
@@ -534,6 +536,19 @@ def weights(lab, **settings):
     return {name: tensor.round(decimals=5).tolist() for name, tensor in model.named_parameters()}
 
 
+def readers(lab, **settings):
+    """The threads that read the batches of training."""
+    names, gather = set(), PackedTokens.gather
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            PackedTokens,
+            "gather",
+            lambda self, i: names.add(threading.current_thread().name) or gather(self, i),
+        )
+        lab.train(**settings)
+    return names
+
+
 def length(lab, **settings):
     lab.train(**settings)
     return lab.result.status, lab.result.steps
@@ -618,6 +633,7 @@ EFFECTS = {
     "tokenizer": ("bpe", vocabulary, {}),
     "vocab_size": (400, vocabulary, {"tokenizer": "bpe", "vocab_size": 500}),
     "sequence_length": (16, first_batch, {}),
+    "num_workers": (2, readers, {}),
     "cache_dir": ("elsewhere", cached_files, {}),
     "d_model": (32, weights, {}),
     "n_layers": (2, weights, {}),
@@ -642,6 +658,7 @@ EFFECTS = {
     "epsilon": (1e-2, weights, {}),
     "muon_momentum": (0.5, weights, {}),
     "max_grad_norm": (1e-3, weights, {"epsilon": 1e-2}),
+    "ema_decay": (0.9, weights, {}),
     "scheduler": ("cosine", weights, {"max_steps": 6}),
     "warmup_fraction": (0.5, weights, {"decay_fraction": 0.4}),
     "decay_fraction": (0.3, weights, {}),

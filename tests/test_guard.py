@@ -217,6 +217,30 @@ def test_a_step_that_is_held_back_changes_no_weight_no_state_and_no_buffer(
 
 
 @OPTIMIZERS
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_an_optimizer_told_by_a_tensor_to_hold_back_does_so_for_every_gradient(
+    tiny_config, optimizer, dtype
+):
+    """The way of a GPU, where the host does not know; between two such steps all bits are equal."""
+    outcomes = []
+    for is_disturbed in (False, True):
+        model, rng = Net().to(dtype), torch.Generator().manual_seed(0)
+        made = OptimizerFactory.create(model, tiny_config(optimizer=optimizer))
+        for value in (math.nan, math.inf, 1e30, 0.0):
+            for parameter in made.parameters:
+                parameter.grad = torch.randn(parameter.shape, generator=rng).to(dtype)
+            made.step(0.5, torch.tensor(0.0) if is_disturbed else None)
+            if is_disturbed:
+                for parameter in made.parameters:
+                    parameter.grad = torch.full_like(parameter, value)
+                made.step(0.5, torch.tensor(1.0))
+        tensors = [*model.state_dict().values(), *made.state_tensors().values()]
+        outcomes.append([t.double() for t in tensors])
+
+    assert all(torch.equal(a, b) for a, b in zip(*outcomes, strict=True))
+
+
+@OPTIMIZERS
 @pytest.mark.parametrize("site", ["loss", "gradient"])
 def test_without_the_verdict_one_bad_step_ruins_the_weights(
     make_loop, make_run, site, optimizer, monkeypatch

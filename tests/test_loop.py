@@ -463,4 +463,4 @@ def test_one_infinite_gradient_within_a_window_is_seen_before_a_save(make_traine
 
     with pytest.raises(DivergedError, match=r"is (inf|nan) up to step 8"):
         trainer.train(data.train)
-    assert RunFolder(f"{trainer.training_config.output_dir}/r").checkpoints.steps() == [0]
+    assert RunFolder(f"{trainer.training_config.output_dir}/r").checkpoints.steps() == [0, 4]

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -270,25 +271,51 @@ def test_a_plan_is_made_with_the_parts_that_fit(make_trainer):
     assert plan.steps == 12 and set(model.sizes[3:]) == {2}
 
 
+class Drawing(Net):
+    """A model that draws from all generators, and has a buffer that never moves."""
+
+    def __init__(self, *, is_drawing: bool = True):
+        super().__init__()
+        self.register_buffer("angles", torch.arange(3.0), persistent=False)
+        self.is_drawing, self.drawn = is_drawing, []
+
+    def forward(self, input_ids):
+        logits = super().forward(input_ids)
+        if self.is_drawing:
+            self.drawn = [
+                random.random(),
+                np.random.rand(),
+                np.random.randn(),
+                torch.rand(1).item(),
+            ]
+        return logits
+
+
 def test_random_states_and_buffers_are_put_back_as_they_were():
-    model = Net()
-    model.register_buffer("angles", torch.arange(3.0))
-    start, ids = StepStart(model, torch.device("cpu")), torch.arange(8)[None]
-    outcomes = []
+    model, ids = Drawing(), torch.arange(8)[None]
+    start, outcomes = StepStart(model, torch.device("cpu")), []
     for _ in range(3):
         start.keep()
-        tries = []
         for _ in range(2):
-            logits = model(ids)
-            tries.append((logits.sum().item(), np.random.rand(), model.norm.running_mean.sum()))
             start.put_back()
-        model(ids)
+            total = model(ids).sum().item()
+            outcomes.append((total, *model.drawn, model.norm.running_mean.sum().item()))
         start.put_back_buffers_where(torch.tensor(0.0))
-        outcomes.append(tries)
 
-    assert all(first == second for first, second in outcomes)
-    assert len({tries[0] for tries in outcomes}) == 3
-    assert len(start._kept) == 3  # the angles were found not to move
+    assert outcomes[0::2] == outcomes[1::2]
+    assert len(set(outcomes)) == 3
+    assert len(start._kept) == 3  # those of the norm, and not the angles
+
+
+def test_a_model_that_draws_on_no_host_pays_for_no_copy_of_its_states():
+    model = Drawing(is_drawing=False)
+    start = StepStart(model, torch.device("cpu"))
+    start.keep()
+    model(torch.arange(8)[None])
+    start.put_back_buffers_where(torch.tensor(0.0))
+    start.keep()
+
+    assert start._host is None
 
 
 LIMITED = """

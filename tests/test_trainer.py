@@ -563,7 +563,8 @@ def test_the_best_checkpoint_is_kept_and_is_the_one_of_the_least_loss(make_train
 
     assert (result.best_step, result.best_loss) == (losses.idxmin(), losses.min())
     kept = RunFolder(result.run_dir).checkpoints.steps()
-    assert kept == sorted({result.best_step, 12})
+    # At step 4 the learning rate begins its way down; there a longer run would go on.
+    assert kept == sorted({4, result.best_step, 12})
 
 
 def test_the_last_validation_takes_all_data(make_trainer, data):

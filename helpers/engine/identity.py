@@ -106,7 +106,8 @@ def check_same_run(before: dict[str, Any], identity: dict[str, Any], run_id: str
     """
     defaults = {n: f.default for n, f in TrainingConfig.model_fields.items()}
     fixed = {n: v for n, v in defaults.items() if role_of(n) != "runtime"}
-    before = {**before, "settings": {**fixed, **before.get("settings", {})}}
+    if "settings" in before:
+        before = {**before, "settings": {**fixed, **before["settings"]}}
     differences = _differences(_without_extensions(before), _without_extensions(identity))
     if differences:
         listing = "\n".join(f"- {line}" for line in differences)
@@ -136,7 +137,7 @@ def as_extended(before: dict[str, Any], identity: dict[str, Any]) -> dict[str, A
     """What a checkpoint says of its run, with the extensions since then applied."""
     done = before.get(EXTENSIONS, [])
     extensions = identity.get(EXTENSIONS, [])
-    if done != extensions[: len(done)]:
+    if done == extensions or done != extensions[: len(done)]:
         return before
     settings = dict(before.get("settings", {}))
     for extension in extensions[len(done) :]:

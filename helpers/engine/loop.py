@@ -239,7 +239,10 @@ class TrainingLoop:
 
         What is `held` back is told by the guard later.
         """
-        if self.scaler is None:
+        if self.scaler is None and held is not None and held.device.type == "cpu":
+            # Here asking costs nothing, and a condition in every kernel would.
+            is_applied = bool(held) or self.optimizer.step(factor)
+        elif self.scaler is None:
             is_applied = self.optimizer.step(factor, held)
         else:
             is_applied = bool(self.scaler.step(self.optimizer, factor, held))

@@ -27,6 +27,7 @@ class RunLog(Callback):
     def __init__(self, db: ExperimentDB) -> None:
         self.db = db
         self._told: set[str] = set()
+        self._n_rewinds = 0
 
     def start(self, run: Run, config: TrainingConfig, identity: dict[str, Any]) -> None:
         """Put the run on record with the rows it has, and drop those beyond its checkpoint."""
@@ -56,10 +57,13 @@ class RunLog(Callback):
 
     def rewound(self, run: Run) -> None:
         """Make the metrics on record those of the run, which stands at an earlier step again."""
+        self._n_rewinds = len(run.state.rewinds)
         self._add(run, self._entries.forget, run.state.step)
         self._add(run, self._entries.history)
 
     def on_log(self, run: Run, row: dict[str, Any]) -> None:
+        if len(run.state.rewinds) != self._n_rewinds:
+            self.rewound(run)
         self._add(run, self._entries.metrics, [(row["step"], self._entries.numbers(row))])
         self._tell(run)
 

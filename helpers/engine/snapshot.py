@@ -116,9 +116,10 @@ def go_back(run: Run, loop: TrainingLoop, *, before_step: int, spent: set[int]) 
     used stays used. Returns whether there is one, and it is not one of those that are `spent`.
     """
     run.saver.wait(run)
-    store, every, best = run.folder.checkpoints, run.config.save_every, run.state.best_step
+    store, every = run.folder.checkpoints, run.config.save_every
+    marked = {run.state.best_step, run.state.decay_step}
     steps = [step for step in reversed(store.steps()) if step < before_step]
-    steps.sort(key=lambda step: step == best or (every and step % every == 0), reverse=True)
+    steps.sort(key=lambda step: step in marked or bool(every and step % every == 0), reverse=True)
     for step in steps:
         if step in spent:
             return False

@@ -319,7 +319,13 @@ class ExperimentDB:
         with transaction(self._engine, str(self)) as connection:
             version = migrations.version_of(connection, str(self))
         if version is None:
-            self._make_tables(aside, reason)
+            try:
+                self._make_tables(aside, reason)
+            except TrackingError:
+                # A server lets two processes begin, and refuses the second one at its first table.
+                with transaction(self._engine, str(self)) as connection:
+                    if migrations.version_of(connection, str(self)) is None:
+                        raise
             return schema.SCHEMA_VERSION
         while version < schema.SCHEMA_VERSION:
             with transaction(self._writer, str(self)) as connection:

@@ -4,10 +4,12 @@ A chain follows from one number: settings, moments and ways to break off. `TRAIN
 replays chain 17 alone.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import random
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -27,6 +29,7 @@ from helpers.engine.metrics import MetricsTracker
 from helpers.engine.optim import Optimizer
 from helpers.engine.run import RunState
 from helpers.engine.run_folder import RunFolder
+from helpers.errors import CheckpointError
 from helpers.export import load_export
 from tests.faults.scale import n, record
 
@@ -48,6 +51,8 @@ WAYS = (
     "error at the log",
 )
 
+SURE = tuple(way for way in WAYS if way.endswith(("pass", "start", "model")))
+
 
 class Killed(BaseException):
     """What no handler catches, so that nothing is rescued."""
@@ -64,6 +69,7 @@ class Break(Callback):
     way: str
     step: int
     part: int
+    rows: "Rows"
     is_done: bool = False
     calls: Counter = field(default_factory=Counter)
 
@@ -78,6 +84,10 @@ class Break(Callback):
         run.model.register_forward_hook(self.forward)
         if self.way == "kill at the start":
             self.act()
+        if self.way == "kill in the data":
+            # With workers the data is looked at twice before the first batch is read.
+            looks = 2 * len(self.rows) if run.config.num_workers else 0
+            self.rows.left = looks + self.step * run.config.batch_size
 
     def forward(self, model, inputs, output):
         if not model.training or self.run.state.step + 1 != self.step:
@@ -116,6 +126,7 @@ class Rows:
     def __init__(self, n_rows: int) -> None:
         self.ids = torch.randint(257, (n_rows, 9), generator=torch.Generator().manual_seed(n_rows))
         self.left: int | None = None
+        self.is_broken = False
 
     def __len__(self):
         return len(self.ids)
@@ -123,8 +134,9 @@ class Rows:
     def __getitem__(self, i):
         if self.left is not None:
             self.left -= 1
-            if self.left < 0:
-                raise Killed
+            self.is_broken = self.left < 0
+        if self.is_broken:
+            raise Killed
         return {"input_ids": self.ids[i, :-1], "labels": self.ids[i, 1:]}
 
 
@@ -202,39 +214,44 @@ def _length(rng: random.Random, n_rows: int, batch: int) -> dict[str, Any]:
 
 def _breaks(rng: random.Random, steps: int, epoch: int, parts: int) -> list[tuple[str, int, int]]:
     """One to six breaks: anywhere, at the first step, an epoch's end, the last step, twice."""
-    breaks: list[tuple[str, int, int]] = []
-    for _ in range(rng.randint(1, 6)):
+    # The first one takes effect whatever the settings, so that every chain has a resume.
+    breaks = [(rng.choice(SURE), rng.choice([1, min(2, steps), min(epoch, steps, 6)]), 1)]
+    for _ in range(rng.randint(0, 5)):
         step = rng.choice([rng.randint(1, steps)] * 4 + [1, epoch, epoch + 1, steps, steps + 1])
-        if breaks and rng.random() < 0.25:
+        if rng.random() < 0.25:
             step = breaks[-1][1]
         breaks.append((rng.choice(WAYS), step, rng.randint(1, parts)))
-    return breaks if rng.random() < 0.3 else sorted(breaks, key=lambda b: b[1])
+    return breaks[:1] + (breaks[1:] if rng.random() < 0.3 else sorted(breaks[1:], key=_step_of))
+
+
+def _step_of(at: tuple[str, int, int]) -> int:
+    return at[1]
 
 
 @pytest.fixture
 def train(make_trainer, tmp_path):
-    """Train one session of a chain in a folder; return the trainer and its result, if it ended."""
+    """Train one session of a chain in a folder; return the trainer, its result, if it ended, and
+    whether it was broken off.
+    """
 
     def session(chain: Chain, folder: str, at: tuple[str, int, int] | None, workers: int):
         rows, val = Rows(chain.n_rows), Rows(chain.n_val) if chain.n_val else None
+        breaks = [] if at is None else [Break(*at, rows)]
         trainer = make_trainer(
             model=Noisy() if chain.is_noisy else None,
             run_name="r",
             output_dir=str(tmp_path / folder),
             num_workers=workers,
-            callbacks=[] if at is None else [Break(*at)],
+            callbacks=breaks,
             **chain.settings,
         )
         _scramble(f"{chain.seed} {folder} {at}")
         data = MapSamples(rows)
         data.fingerprint = f"{chain.n_rows} rows"
-        if at is not None and at[0] == "kill in the data":
-            # Beyond what is read to look at the data before the first step.
-            rows.left = 3 * chain.n_rows + at[1] * chain.settings["batch_size"]
-        try:
-            return trainer, trainer.train(data, val)
-        except (Killed, Broken):
-            return trainer, None
+        result = None
+        with contextlib.suppress(Killed, Broken):
+            result = trainer.train(data, val)
+        return trainer, result, rows.is_broken or any(b.is_done for b in breaks)
 
     return session
 
@@ -247,16 +264,19 @@ def _scramble(seed: str) -> None:
     torch.manual_seed(number)
 
 
-def run_chain(chain: Chain, train: Callable) -> tuple[dict[str, str], dict[str, str], int]:
-    """Digests of the unbroken run and of the broken one, and how often that was resumed."""
-    unbroken = digests(*train(chain, f"unbroken {chain.seed}", None, chain.workers[-1]))
-    n_resumed = 0
-    folder = f"broken {chain.seed}"
+def run_chain(chain: Chain, train: Callable) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    """Digests of the unbroken run and of the broken one, and the ways in which that broke off."""
+    trainer, result, _ = train(chain, f"unbroken {chain.seed}", None, chain.workers[-1])
+    unbroken, ways = digests(trainer, result), []
     for at, workers in zip([*chain.breaks, None], chain.workers, strict=True):
-        trainer, result = train(chain, folder, at, workers)
-        n_resumed += 1
-    assert result is not None
-    return unbroken, digests(trainer, result), n_resumed - 1
+        trainer, result, is_broken = train(chain, f"broken {chain.seed}", at, workers)
+        ways += [at[0]] if is_broken else []
+    assert not threads()
+    return unbroken, digests(trainer, result), ways
+
+
+def threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name == "data"]
 
 
 def digests(trainer, result) -> dict[str, str]:
@@ -291,17 +311,18 @@ def _timeless(value: Any) -> Any:
 
 
 def test_every_chain_of_resumes_gives_the_bits_of_the_unbroken_run(train):
-    began, n_resumes, ways, n_parts = time.monotonic(), 0, Counter(), 0
+    began, ways, lengths, n_values = time.monotonic(), Counter(), Counter(), 0
     for seed in SEEDS:
         chain = Chain.of(seed)
-        unbroken, broken, resumed = run_chain(chain, train)
-        differ = sorted(
-            k for k in unbroken.keys() | broken.keys() if unbroken.get(k) != broken.get(k)
-        )
-        n_resumes, n_parts = n_resumes + resumed, n_parts + len(unbroken)
-        ways.update(way for way, _, _ in chain.breaks)
+        unbroken, broken, own_ways = run_chain(chain, train)
+        names = unbroken.keys() | broken.keys()
+        differ = sorted(name for name in names if unbroken.get(name) != broken.get(name))
+        ways.update(own_ways)
+        lengths[len(own_ways)] += 1
+        n_values += len(unbroken)
 
         assert not differ, f"TRAINBOOK_CHAIN={seed}: {differ[:8]} differ in {chain}"
+    assert ONE or not lengths[0]
     record(
         "resume",
         "Killed or stopped one to six times at any step, with dropout, accumulation, clipping, an "
@@ -310,9 +331,10 @@ def test_every_chain_of_resumes_gives_the_bits_of_the_unbroken_run(train):
         {
             "chains": len(SEEDS),
             "bit-identical": len(SEEDS),
-            "resumes": n_resumes,
-            "values compared by SHA-256": n_parts,
-            **dict(sorted(ways.items())),
+            "resumes": ways.total(),
+            "chains by resumes": {str(k): v for k, v in sorted(lengths.items())},
+            "resumes by cause": dict(sorted(ways.items())),
+            "values compared by SHA-256": n_values,
         },
         command="TRAINBOOK_FAULTS=full python -m pytest tests/faults/test_chains.py",
         seed=0,
@@ -388,3 +410,56 @@ def test_a_chain_without_one_part_of_the_state_goes_red(train, monkeypatch, remo
         unbroken, broken, _ = run_chain(chain, train)
 
     assert (unbroken == broken) == (removed is None)
+
+
+# What a checkpoint must hold
+
+
+def drop(key):
+    return lambda part: part.pop(key)
+
+
+def add(key):
+    return lambda part: part.update({key: {}})
+
+
+@pytest.mark.parametrize(
+    ("where", "change"),
+    [
+        *[("sections", drop(name)) for name in ("model", "optimizer", "random", "buffers", "ema")],
+        *[("state", drop(name)) for name in sorted(snapshot.VALUES)],
+        ("sections", add("more")),
+        ("state", add("more")),
+    ],
+)
+def test_a_checkpoint_with_a_part_too_few_or_too_many_is_refused(train, where, change):
+    chain = Chain(-1, {"max_steps": 6, "ema_decay": 0.9}, False, 20, 0, [], [0])
+    _, result, _ = train(chain, "r", ("stop", 3, 1), 0)
+    store = RunFolder(result.run_dir).checkpoints
+    taken = store.load(3)
+    taken.step = 4
+    change(getattr(taken, where))
+    store.save(taken, keep=9)
+
+    with pytest.raises(CheckpointError, match="has the parts"):
+        train(chain, "r", None, 0)
+
+
+def test_what_callbacks_draw_before_the_first_step_does_not_matter(train, make_trainer, tmp_path):
+    """Random states are put back when all else is ready."""
+
+    class Drawing(Callback):
+        def on_start(self, run):
+            torch.rand(7), random.random(), np.random.rand()
+
+    chain = Chain(-1, {"dropout": 0.1, "max_steps": 8}, False, 20, 0, [], [0])
+    settings = {"run_name": "r", "callbacks": [Drawing()], **chain.settings}
+    whole = make_trainer(**settings, output_dir=str(tmp_path / "whole"))
+    broken = {**settings, "output_dir": str(tmp_path / "broken")}
+    rows = Rows(20)
+    expected = digests(whole, whole.train(rows))
+    pause = Break("stop", 4, 1, rows)
+    make_trainer(**{**broken, "callbacks": [Drawing(), pause]}).train(rows)
+    again = make_trainer(**broken)
+
+    assert digests(again, again.train(rows)) == expected

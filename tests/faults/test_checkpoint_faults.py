@@ -13,6 +13,7 @@ import pytest
 
 from helpers.engine.callbacks import Callback
 from helpers.engine.checkpoint import CheckpointStore
+from helpers.engine.durable import cause_of
 from helpers.engine.run_folder import RunFolder
 from helpers.errors import CheckpointError
 from tests.faults.checkpoints import is_as_saved, snapshot_of
@@ -304,3 +305,20 @@ def test_after_a_sync_that_failed_another_file_is_written(tmp_path, monkeypatch)
     files = [path for path in synced if Path(path).suffix]
     assert len(files) == len(set(files)) > 3
     assert is_as_saved(store.load(3))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), id="plain"),
+        pytest.param(OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), id="quota"),
+        pytest.param(RuntimeError("[enforce fail] . unexpected pos 704 vs 598"), id="torch.save"),
+        pytest.param(
+            RuntimeError("Error while serializing: No space left on device (os error 28)"),
+            id="safetensors",
+        ),
+    ],
+)
+def test_a_full_disk_is_called_so_whoever_found_it(tmp_path, error):
+    assert names_cause(cause_of(error, tmp_path, 2**20), errno.ENOSPC)
+    assert "1 MiB are needed" in cause_of(error, tmp_path, 2**20)
