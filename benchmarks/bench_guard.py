@@ -121,7 +121,7 @@ def main() -> None:
             figures[f"{name}, {optimizer}, 10th percentile, %"] = round(less, 1)
     record(
         "guard-cost",
-        "Judging each step, and remembering how it began, costs at most 2 % of a small model's.",
+        "What judging a step, and remembering how it began, adds to the time of a small step.",
         figures,
         command="python benchmarks/bench_guard.py",
         seed=SEED,
