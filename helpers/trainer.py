@@ -90,6 +90,7 @@ class Trainer:
         self._compiled: nn.Module | None = None
         self._begun = ""
 
+    @frames_cleared()
     def plan(self, train_data: Any, val_data: Any = None) -> RunPlan:
         """Show steps, tokens, memory, disk and time of the run, measured on one batch.
 
@@ -188,6 +189,7 @@ class Trainer:
                 raise
         return notes
 
+    @frames_cleared()
     def evaluate(self, data: Any, n_sequences: int = 0) -> dict[str, float]:
         """Metrics of the model as it is over a data set; 0 sequences takes all."""
         plan, size = self._device(), self.training_config.micro_batch_size

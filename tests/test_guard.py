@@ -426,6 +426,22 @@ def test_a_run_that_went_back_and_was_paused_equals_the_unbroken_one(make_traine
     assert without_times(result.history) == without_times(expected.history)
 
 
+@pytest.mark.parametrize("settings", [{"num_workers": 2}, {"ema_decay": 0.9}], ids=str)
+def test_going_back_takes_readers_and_averages_along(make_trainer, settings):
+    samples, plain = marked_at(6), {"ema_decay": settings.get("ema_decay", 0.0), "log_every": 5}
+    expected = rewound(make_trainer, samples, run_name="plain", **plain)
+    other = rewound(make_trainer, samples, run_name="other", **plain | settings)
+    make_trainer(
+        model=Net(), callbacks=[Fault("gradient"), Pause([9])], run_name="r", save_every=4,
+        save_minutes=0.0, **plain | settings
+    ).train(samples)  # fmt: skip
+    again = rewound(make_trainer, samples, run_name="r", **plain | settings)
+    states = [fingerprint(trainer.model.state_dict()) for trainer, _, _ in (expected, other, again)]
+
+    assert len(set(states)) == 1
+    assert again[2].resumed_from == 9 and again[2].state.rewinds == [[4, 16, 24]]
+
+
 def test_a_run_goes_back_several_times_from_one_checkpoint_before_it_stops(make_trainer):
     samples = [*sequences(16), *(sequences(1, 0) * 384)]
     watch = Watch()

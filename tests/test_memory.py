@@ -562,6 +562,18 @@ def test_an_index_error_of_the_model_itself_is_passed_on(make_trainer):
         make_trainer(model=model, run_name="r").train(sequences(8))
 
 
+def test_an_assertion_on_a_device_says_that_the_runtime_must_be_restarted(make_trainer):
+    def fail(*call):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    model = Net()
+    model.head.register_forward_hook(fail)
+    with pytest.raises(RuntimeError, match="device-side assert") as caught:
+        make_trainer(model=model, run_name="r").train(sequences(8))
+
+    assert "Restart the runtime" in caught.value.__notes__[0]
+
+
 @pytest.mark.parametrize("place", [5, 60_000, -1])
 def test_packed_tokens_are_all_looked_at_before_the_first_step(make_trainer, data, place):
     from helpers.data.packing import PackedTokens

@@ -78,6 +78,16 @@ def explain_index_error(
     )
 
 
+def explain_device_assert(error: RuntimeError, step: int) -> None:
+    """Say on an error that leaves a GPU unusable what is left to do."""
+    if "device-side assert" in str(error):
+        error.add_note(
+            "The GPU answers nothing in this process any more. Restart the runtime and run all "
+            f"cells again: the run goes on from its newest checkpoint, of step {step} or before. "
+            "Most often an id or a label is beyond a table of the model."
+        )
+
+
 def _is_beyond(ids: Tensor, limit: int, ignored: tuple[int, ...]) -> bool:
     if ids.is_floating_point() or ids.is_complex() or not ids.numel():
         return False

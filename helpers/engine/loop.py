@@ -22,7 +22,12 @@ from helpers.engine.device import DevicePlan
 from helpers.engine.ema import WeightAverage
 from helpers.engine.evaluate import evaluate
 from helpers.engine.guard import Guard, look
-from helpers.engine.ids import check_batch, check_tokens, explain_index_error
+from helpers.engine.ids import (
+    check_batch,
+    check_tokens,
+    explain_device_assert,
+    explain_index_error,
+)
 from helpers.engine.memory import MicroBatch, StepStart, redo_in_halves, use_known_size
 from helpers.engine.optim import Optimizer, clip_gradients
 from helpers.engine.random_state import restore_random_state
@@ -156,6 +161,9 @@ class TrainingLoop:
             self.step(batch, run)
         except IndexError as error:
             raise explain_index_error(self.objective, batch, index, error) from error
+        except RuntimeError as error:
+            explain_device_assert(error, run.state.step)
+            raise
         return True
 
     def step(self, batch: Batch, run: Run) -> None:
