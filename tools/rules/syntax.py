@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from functools import lru_cache
 
+from tools.cell_kinds import is_plain_prose
 from tools.program import CodeCell
 from tools.rules import Problem, Subject, rule
 
@@ -48,7 +49,7 @@ def parses(subject: Subject) -> Iterator[Problem]:
     """Every code cell is Python."""
     for cell in subject.program.cells:
         error = fault(cell)
-        if error is None or automagic(cell, error.lineno):
+        if error is None or automagic(cell, error.lineno) or is_plain_prose(cell):
             continue
         line = min(error.lineno or 1, max(1, len(cell.cell.source.splitlines())))
         yield Problem(
