@@ -65,7 +65,7 @@ class Document(_Part):
 
     file: str
     badge: bool = False
-    table: Literal["", "parameters", "settings"] = ""
+    table: Literal["", "parameters", "settings", "rules"] = ""
 
 
 class Outline(_Part):

@@ -12,11 +12,11 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from tools.errors import ParameterError
+from tools.form import SLIDER, parse_param
 from tools.literals import Assignment
 
 INTEGER = re.compile(r"[+-]?[0-9]+")
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
-FORM_OPTION = re.compile(r"""["']?([\w-]+)["']?\s*:\s*["']?([\w.+-]+)""")
 FORM_KINDS = {
     "integer": "integer",
     "number": "number",
@@ -123,28 +123,33 @@ def describe(assignment: Assignment, schema: Mapping[str, Any]) -> Parameter:
         options = [option for option in options if option is not None]
     kind = kind or _kind_of_options(options)
     closed = options is not None and form.get("allow-input") != "true"
-    return Parameter(assignment.name, kind, optional, {"enum": options} if closed else {})
+    limits = {"enum": options} if closed else _slider_limits(form)
+    return Parameter(assignment.name, kind, optional, limits)
+
+
+def _slider_limits(form: Mapping[str, str]) -> dict[str, Any]:
+    """The range of a slider as a schema."""
+    if form.get("type") != "slider":
+        return {}
+    limits = {name: _literal(form.get(name, str(SLIDER[name]))) for name in ("min", "max")}
+    return {"minimum": limits["min"], "maximum": limits["max"]}
 
 
 def read_form(comment: str) -> tuple[list[Any] | None, dict[str, str]]:
-    """Options and properties of a `# @param` comment.
+    """Options and properties of a `# @param` comment; a faulty one says nothing.
 
     >>> read_form('# @param ["a", "b"] {allow-input: true}')
     (['a', 'b'], {'allow-input': 'true'})
     """
-    text = comment.lstrip("#").lstrip()
-    if not text.startswith("@param"):
+    param = parse_param(comment)
+    if param is None or not param.is_sound:
         return None, {}
-    text = text.removeprefix("@param")
-    options, start = None, text.find("[")
-    if start >= 0:
-        ends = [i + 1 for i, character in enumerate(text) if character == "]"]
-        for end in ends:
-            options = _literal(text[start:end])
-            if isinstance(options, list):
-                text = text[:start] + text[end:]
-                break
-    return options if isinstance(options, list) else None, dict(FORM_OPTION.findall(text))
+    options = None if param.options is None else list(param.options)
+    return options, {name: _spelt(value) for name, value in param.properties.items()}
+
+
+def _spelt(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _typed(parameter: Parameter, text: str) -> Any:

@@ -36,6 +36,18 @@ def settings_table(schema: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def rules_table() -> str:
+    """All rules of `validate`: code, claim about a sound notebook, and whether --fix mends it."""
+    from tools.house import load_rules, summaries
+
+    rules = load_rules()
+    rows = [
+        (f"`{code}`", claim, "yes" if code in rules and rules[code].fix else "")
+        for code, claim in summaries().items()
+    ]
+    return markdown_table(("code", "a sound notebook", "--fix"), rows)
+
+
 def markdown_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """A table; bars and line ends within a cell are written so that they stay within it."""
     head = list(head)
