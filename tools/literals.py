@@ -1,15 +1,18 @@
 """Read the cell of parameters: what it assigns, as literals with the comment behind each."""
 
+from __future__ import annotations
+
 import ast
 import io
 import tokenize
 from dataclasses import dataclass
-from typing import Any
-
-from nbformat import NotebookNode
+from typing import TYPE_CHECKING, Any
 
 from tools.errors import ParameterError
 from tools.runnable import has_tag
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 PARAMETERS_TAG = "parameters"
 

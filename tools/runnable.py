@@ -1,15 +1,18 @@
 """Read a notebook that is to be run, and say which cell is meant: by id, title and number."""
 
+from __future__ import annotations
+
 import json
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import nbformat
-from nbformat import NotebookNode
-
+from tools.cell import form_title as form_title
+from tools.cell import title_of_source
 from tools.errors import NotebookError
 
-TITLE_CHARACTERS = 60
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 
 def read_notebook(path: Path) -> NotebookNode:
@@ -43,6 +46,8 @@ def read_notebook(path: Path) -> NotebookNode:
 
 
 def _valid(path: Path, text: str) -> NotebookNode:
+    import nbformat
+
     try:
         with warnings.catch_warnings(action="ignore"):
             nb = nbformat.reads(text, as_version=4)
@@ -62,6 +67,11 @@ def language_of(nb: NotebookNode) -> str:
     return str(named or metadata.get("language_info", {}).get("name") or "python").lower()
 
 
+def tags_of(cell: NotebookNode) -> list[str]:
+    """The tags of a cell."""
+    return list(cell.metadata.get("tags", []))
+
+
 def has_tag(cell: NotebookNode, tag: str) -> bool:
     """Whether the cell carries the tag."""
     return tag in cell.metadata.get("tags", [])
@@ -74,18 +84,4 @@ def id_of(cell: NotebookNode) -> str:
 
 def title_of(cell: NotebookNode) -> str:
     """The form's title if the cell has one, else its first line that is not empty, cut short."""
-    lines = [line.strip() for line in cell.source.splitlines() if line.strip()]
-    title = form_title(lines[0]) or lines[0] if lines else ""
-    return title if len(title) <= TITLE_CHARACTERS else title[: TITLE_CHARACTERS - 3] + "..."
-
-
-def form_title(line: str) -> str:
-    """The text of a `# @title` line; empty for any other line.
-
-    >>> form_title('# @title Train the model { display-mode: "form" }')
-    'Train the model'
-    """
-    text = line.lstrip("#").lstrip()
-    if not line.startswith("#") or not text.startswith("@title"):
-        return ""
-    return text.removeprefix("@title").partition("{")[0].strip()
+    return title_of_source(cell.source)

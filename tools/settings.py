@@ -85,13 +85,14 @@ class Settings:
             sys.path.insert(0, str(self.root))
         try:
             return getattr(importlib.import_module(module), name).model_json_schema()
-        except (ImportError, AttributeError, ValueError) as error:
+        except UNLOADABLE as error:
             raise SettingsError(
                 f"schema is {self.schema!r}, but it cannot be loaded ({error}). "
                 "Name a pydantic model as module:object in [tool.notebooks]."
             ) from error
 
 
+UNLOADABLE = (ImportError, AttributeError, ValueError, TypeError, NameError, SyntaxError)
 KINDS = {
     "paths": list,
     "smoke": dict,
