@@ -1,31 +1,39 @@
 """Execute a notebook through papermill, and write down what each cell really did."""
 
+import asyncio
 import contextlib
 import logging
-import math
 import signal
 import threading
 import time
+import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
+from tools.guard import Guard
+from tools.heartbeat import heartbeat
 from tools.kernel import Kernel
-from tools.runnable import has_tag, id_of, title_of
+from tools.limits import Limits
+from tools.memory import memory_kills
+from tools.output import MARKER_TAG
+from tools.processes import MARK
+from tools.runnable import has_tag, id_of, tags_of, title_of
 from tools.verdict import CellRecord, Ending, judge_cell, plain
 
 INJECTED_TAG = "injected-parameters"
-MARKER_TAG = "papermill-error-cell-tag"
+INPUT = "input.ipynb"
 SKIP_TAG = "skip-execution"
 OUTPUT_TIMEOUT_S = 60
+SETTLE_S = 0.5  # for what is about to end when the last cell does
 LOG_LINES = 12
-HEARTBEAT_S, MAX_LINE = 5.0, 160
 
 
 class Stopped(Exception):
@@ -38,23 +46,29 @@ class Watcher:
     def __init__(
         self,
         nb: NotebookNode,
-        timeout_s: float | None,
-        total_timeout_s: float | None,
+        limits: Limits,
         progress: Callable[[str], None],
+        *,
+        left_out: Collection[int] = (),
+        python: str = "",
     ) -> None:
         self.notebook = _without_outputs(nb)
         self.is_interrupted = self._is_started = False
-        self.kernel = Kernel()
-        self._timeout_s, self._total_timeout_s = timeout_s, total_timeout_s
-        self._deadline = time.monotonic() + (total_timeout_s or math.inf)
+        self.kernel = Kernel(python=python)
+        self.versions: dict[str, str] = {}
+        """Of the kernel and of packages in its environment."""
+        self._limits, self._guard = limits, Guard(self.kernel, limits)
         self._progress = progress
         self._has_injected = any(has_tag(cell, INJECTED_TAG) for cell in nb.cells)
         self._n_cells = len(nb.cells)
+        self._left_out = frozenset(left_out)
         self._records = [
-            _record(number, cell)
+            _record(number, cell, number - 1 in self._left_out)
             for number, cell in enumerate(nb.cells, 1)
             if not has_tag(cell, MARKER_TAG)
         ]
+        self._last = next((r for r in reversed(self.cells) if not r.is_skipped), None)
+        self._is_busy = False
         self._by_index: dict[int, CellRecord] = {}
         self._pairs: list[tuple[NotebookNode, CellRecord]] = []
 
@@ -63,48 +77,74 @@ class Watcher:
         """Code cells that are not empty, in order."""
         return [record for record in self._records if record is not None]
 
-    def execute(self, path: Path, output: Path, parameters: dict[str, Any]) -> Ending:
-        """Run to the end, whatever it is."""
-        log_path = output.with_name("kernel.log")
+    def place_of(self, record: CellRecord | None) -> int | None:
+        """The index, in the notebook that was run, of a record's cell."""
+        nodes = [cell for cell, other in self._pairs if other is record]
+        places = [i for i, cell in enumerate(self.notebook.cells) if nodes and cell is nodes[0]]
+        return next(iter(places), None)
+
+    def last_with(self, mime: str) -> CellRecord | None:
+        """The last cell that showed an output of this MIME type; without one, the last that ran."""
+        ran = [pair for pair in self._pairs if pair[1].reply is not None]
+        showed = [p for p in ran if any(mime in o.get("data", {}) for o in p[0].outputs)]
+        return (showed or ran or [(None, None)])[-1][1]
+
+    def execute(
+        self, draft: Path, parameters: dict[str, Any], environment: Mapping[str, str]
+    ) -> Ending:
+        """Run to the end, whatever it is; `draft` is a folder for what is written meanwhile."""
+        log_path, mark = draft / "kernel.log", uuid.uuid4().hex
+        nbformat.write(self.notebook, draft / INPUT)  # the file itself may change meanwhile
         environment = {
             "TRAINBOOK_HEADLESS": "1",
             "TRAINBOOK_KERNEL_STARTED": repr(time.time()),
+            **environment,
+            MARK: mark,
         }
-        with log_path.open("wb") as log, self._signals(), self._heartbeat():
-            kind = "interrupted"
+        kills, kind = memory_kills(), "interrupted"
+        with log_path.open("wb") as log, self._signals(), heartbeat(self._running, self._progress):
             try:
                 self.kernel.start(Path.cwd(), environment, log)
-                kind = self._execute(path, output, parameters)
+                with self._guard.on_duty(mark):
+                    kind = self._execute(draft, parameters)
             except KeyboardInterrupt:
                 self.is_interrupted = True
             finally:
                 exit_code = self.kernel.exit_code()
                 with contextlib.suppress(KeyboardInterrupt):
-                    self.kernel.stop(now=kind == "interrupted")
+                    self.kernel.stop(now=kind == "interrupted" or self._is_busy)
+                self._guard.clear()
+        kills_now, guard = memory_kills(), self._guard
         lines = log_path.read_text(encoding="utf-8", errors="replace").splitlines()
-        kind = "interrupted" if self.is_interrupted else kind
-        return Ending(kind, exit_code, self._limit(), "\n".join(lines[-LOG_LINES:]))
+        return Ending(
+            "interrupted" if self.is_interrupted else kind,
+            exit_code,
+            self._limit_in_words(),
+            guard.overrun,
+            guard.size_mib,
+            None if kills is None or kills_now is None else kills_now - kills,
+            "\n".join(lines[-LOG_LINES:]),
+        )
 
-    def _execute(self, path: Path, output: Path, parameters: dict[str, Any]) -> str:
+    def _execute(self, draft: Path, parameters: dict[str, Any]) -> str:
         try:
             with _quiet():
                 papermill.execute_notebook(
-                    _without_fields(path),
-                    _without_fields(output),
+                    _without_fields(draft / INPUT),
+                    _without_fields(draft / "output.ipynb"),
                     parameters,
                     kernel_name="python3",
                     language="python",
                     progress_bar=False,
                     km=self.kernel,
                     iopub_timeout=OUTPUT_TIMEOUT_S,
-                    timeout_func=self._time_left,
                     on_notebook_start=self._on_start,
                     on_cell_start=self._on_cell_start,
                     on_cell_execute=self._on_cell_execute,
                     on_cell_executed=self._on_cell_executed,
                 )
         except (PapermillExecutionError, Stopped):
-            return "timeout" if time.monotonic() >= self._deadline else "through"
+            return "timeout" if self._guard.is_over else "through"
         except CellTimeoutError:
             return "timeout"
         except DeadKernelError:
@@ -124,6 +164,10 @@ class Watcher:
             told["exception"] = is_wrong
             if is_wrong or record.reply is None:
                 told["status"] = "failed" if is_wrong else "pending"
+            if record.number - 1 in self._left_out:
+                cell.metadata["tags"].remove(SKIP_TAG)
+                if not cell.metadata["tags"]:
+                    del cell.metadata["tags"]
 
     async def _on_start(self, notebook: NotebookNode) -> None:
         self.notebook, self._is_started = notebook, True
@@ -132,16 +176,20 @@ class Watcher:
         pairs = zip(places, self._records, strict=True)
         self._by_index = {index: record for index, record in pairs if record is not None}
         self._pairs = [(notebook.cells[i], record) for i, record in self._by_index.items()]
-        await self.kernel.watch()
+        for cell, record in self._pairs:
+            if record.number - 1 in self._left_out:
+                cell.metadata["tags"] = [*tags_of(cell), SKIP_TAG]
+        self.versions = await self.kernel.watch()
 
     def _on_cell_start(self, cell: NotebookNode, cell_index: int) -> None:
-        if self.is_interrupted or time.monotonic() >= self._deadline:
+        if self.is_interrupted or self._guard.is_over:
             raise Stopped
 
     def _on_cell_execute(self, cell: NotebookNode, cell_index: int) -> None:
         record = self._by_index.get(cell_index)
         if record is not None:
             record.started = time.monotonic()
+            self._guard.begin(record)
             self._progress(f"[{record.number}/{self._n_cells}] {plain(record.title)}")
 
     async def _on_cell_executed(
@@ -150,54 +198,35 @@ class Watcher:
         record = self._by_index.get(cell_index)
         if record is None:
             return
+        self._guard.end()
         record.seconds = time.monotonic() - record.started
         record.reply = execute_reply["content"]
         record.errors = [o for o in cell.outputs if o.output_type == "error"]
-        observed = await self.kernel.observed()
-        record.shell, record.running = observed["shell"], observed["running"]
+        await self._observe(record)
+        if record.running and record is self._last:
+            await asyncio.sleep(SETTLE_S)
+            await self._observe(record)
+        self._is_busy = bool(record.running)
         is_error = record.reply["status"] != "ok"
         if self.is_interrupted or (judge_cell(record) and not is_error):
             raise Stopped
 
-    def _time_left(self, cell: NotebookNode) -> float | None:
-        """Seconds that a cell may take; nbclient reads 0 as no limit."""
-        limit = min(self._timeout_s or math.inf, self._deadline - time.monotonic())
-        return max(limit, 0.01) if math.isfinite(limit) else None
+    async def _observe(self, record: CellRecord) -> None:
+        observed = await self.kernel.observed()
+        record.shell += observed["shell"]
+        record.gpu_mib = observed["gpu_mib"]
+        processes = self._guard.left(observed["children"])
+        record.running = {**observed["running"], **processes}
 
-    def _limit(self) -> str:
-        if time.monotonic() >= self._deadline:
-            return f"the {self._total_timeout_s:g} s for the whole notebook"
-        return f"{self._timeout_s or OUTPUT_TIMEOUT_S:g} s"
+    def _running(self) -> NotebookNode | None:
+        """The cell that runs now."""
+        pairs = list(self._pairs)
+        return next((c for c, r in pairs if r.started is not None and r.reply is None), None)
 
-    @contextlib.contextmanager
-    def _heartbeat(self) -> Iterator[None]:
-        """While a cell runs, repeat the line that it shows now, as of a progress panel."""
-        is_over = threading.Event()
-
-        def beat() -> None:
-            shown = ""
-            while not is_over.wait(HEARTBEAT_S):
-                line = self._line_shown()
-                if line and line != shown:
-                    shown = line
-                    self._progress(f"    {plain(line)}")
-
-        thread = threading.Thread(target=beat, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            is_over.set()
-            thread.join()
-
-    def _line_shown(self) -> str:
-        """The text of the running cell's last display, if it is one short line."""
-        for cell, record in list(self._pairs):
-            if record.started is not None and record.reply is None:
-                outputs = [o for o in list(cell.outputs) if o.output_type == "display_data"]
-                text = outputs[-1].data.get("text/plain", "") if outputs else ""
-                return text if len(text) <= MAX_LINE and "\n" not in text else ""
-        return ""
+    def _limit_in_words(self) -> str:
+        if self._guard.is_over:
+            return f"the time was up: {self._limits.of_all()}"
+        return f"its output had not come within {OUTPUT_TIMEOUT_S} s"
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -230,10 +259,11 @@ def _without_outputs(nb: NotebookNode) -> NotebookNode:
     return nb
 
 
-def _record(number: int, cell: NotebookNode) -> CellRecord | None:
+def _record(number: int, cell: NotebookNode, is_left_out: bool) -> CellRecord | None:
     if cell.cell_type != "code" or not cell.source.strip():
         return None
-    return CellRecord(number, id_of(cell), title_of(cell), is_skipped=has_tag(cell, SKIP_TAG))
+    is_skipped = is_left_out or has_tag(cell, SKIP_TAG)
+    return CellRecord(number, id_of(cell), title_of(cell), tuple(tags_of(cell)), is_skipped)
 
 
 def _without_fields(path: Path) -> str:

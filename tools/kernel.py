@@ -1,8 +1,7 @@
-"""A kernel of this interpreter, and what can be asked of it while no cell runs."""
+"""A kernel of a given interpreter, and what can be asked of it while no cell runs."""
 
 import ast
 import asyncio
-import inspect
 import json
 import os
 import queue
@@ -14,19 +13,25 @@ from typing import IO, Any
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_core.utils import run_sync
+from traitlets import Unicode
 
+PROBE = Path(__file__).with_name("probe.py")
+NOTHING = {"shell": [], "running": {}, "children": [], "gpu_mib": None}
 ANSWER_TIMEOUT_S = 10
 SHUTDOWN_S = 10
 
 
 class Kernel(AsyncKernelManager):
-    """A Python kernel that runs on `sys.executable`, whatever the machine calls python3."""
+    """A Python kernel that runs on `python`, whatever the machine calls python3."""
 
     shutdown_wait_time = SHUTDOWN_S
+    client_class = "tools.client.Client"
+    python = Unicode("", help="The interpreter; empty for the one that runs us.")
 
     @property
     def kernel_spec(self) -> KernelSpec:
-        launcher = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        python = self.python or sys.executable
+        launcher = [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         return KernelSpec(argv=launcher, display_name="Python 3", language="python")
 
     def client(self, **options: Any) -> Any:
@@ -44,6 +49,11 @@ class Kernel(AsyncKernelManager):
             extra_arguments=["--HistoryManager.hist_file=:memory:", "--log-level=40"],
         )
 
+    @property
+    def pid(self) -> int | None:
+        """The process, once it is started."""
+        return getattr(self.provisioner, "pid", None)
+
     def exit_code(self) -> int | None:
         """How the process ended, negative for a signal; None while it lives."""
         process = getattr(self.provisioner, "process", None)
@@ -51,8 +61,13 @@ class Kernel(AsyncKernelManager):
 
     def interrupt(self) -> None:
         """Do what the stop button does; usable in a signal handler."""
-        if self.exit_code() is None and getattr(self.provisioner, "pid", None):
-            os.killpg(self.provisioner.pid, signal.SIGINT)
+        if self.exit_code() is None and self.pid:
+            os.killpg(self.pid, signal.SIGINT)
+
+    def kill(self) -> None:
+        """End the process at once; usable in any thread."""
+        if self.exit_code() is None and self.pid:
+            os.killpg(self.pid, signal.SIGKILL)
 
     def stop(self, now: bool) -> None:
         """End the process, after some seconds by force, and free everything."""
@@ -63,15 +78,17 @@ class Kernel(AsyncKernelManager):
         if client is not None:
             client.stop_channels()
 
-    async def watch(self) -> None:
-        """Have the kernel note failed shell commands and work that outlives its cell."""
-        source = f"{inspect.getsource(install_watch)}\ninstall_watch()"
-        await self._ask(f"exec({source!r}, {{}})")
+    async def watch(self) -> dict[str, str]:
+        """Have the kernel note failed commands and work left running; return its versions."""
+        source = PROBE.read_text(encoding="utf-8")
+        install = "(lambda names: (exec(%r, names), names['install']())[1])({})"
+        answer = await self._ask(install % source)
+        return json.loads(answer) if isinstance(answer, str) else {}
 
     async def observed(self) -> dict[str, Any]:
-        """What was noted since the last question: failed shell commands, and work still running."""
+        """What was noted since the last question, and what runs now."""
         answer = await self._ask("__import__('IPython').get_ipython().notebook_watch()")
-        return json.loads(answer) if isinstance(answer, str) else {"shell": [], "running": {}}
+        return json.loads(answer) if isinstance(answer, str) else NOTHING
 
     async def _ask(self, expression: str) -> Any:
         """The value of an expression in the kernel; None if it fails or the kernel is gone."""
@@ -89,48 +106,3 @@ class Kernel(AsyncKernelManager):
                 answer = reply["content"].get("user_expressions", {}).get("answer", {})
                 return ast.literal_eval(answer.get("data", {}).get("text/plain", "None"))
         return None
-
-
-def install_watch():
-    """Sent to the kernel as source: note each failed `!` command and what is left running.
-
-    The exit code is read after each command by a statement put behind it. Wrapping `system`
-    itself would break `!echo {name}`, which looks at the caller's frame.
-    """
-    import ast
-    import json
-    import sys
-    import threading
-
-    from IPython import get_ipython
-
-    shell, failed, known = get_ipython(), [], set(threading.enumerate())
-
-    class NoteExitCodes(ast.NodeTransformer):
-        def visit_Expr(self, node):
-            if not ast.unparse(node).startswith("get_ipython().system("):
-                return node
-            note = ast.parse("get_ipython().notebook_note()").body[0]
-            return [node, ast.fix_missing_locations(ast.copy_location(note, node))]
-
-    def notebook_note():
-        code = shell.user_ns.get("_exit_code", 0)
-        if code:
-            failed.append(code)
-
-    def notebook_watch():
-        pools = getattr(sys.modules.get("concurrent.futures.thread"), "_threads_queues", {})
-        tasks = {
-            f"thread {t.name}": id(t)
-            for t in threading.enumerate()
-            if t not in known and t not in pools and not t.daemon
-        }
-        if "multiprocessing" in sys.modules:
-            children = sys.modules["multiprocessing"].active_children()
-            tasks.update({f"process {p.name}": p.pid for p in children if not p.daemon})
-        seen = json.dumps({"shell": failed, "running": tasks})
-        failed.clear()
-        return seen
-
-    shell.ast_transformers.append(NoteExitCodes())
-    shell.notebook_note, shell.notebook_watch = notebook_note, notebook_watch

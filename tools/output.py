@@ -1,5 +1,6 @@
 """Put the executed notebook and its HTML where they belong, whole or not at all."""
 
+import html
 import json
 import os
 import warnings
@@ -12,8 +13,12 @@ import nbformat
 from nbformat import NotebookNode
 
 from tools.runnable import form_title
+from tools.verdict import Verdict
 
 HIDDEN_TAG = "hide-input-in-html"
+MARKER_TAG = "papermill-error-cell-tag"
+ANCHOR = "cell-to-blame"
+BOX_STYLE = "border-left: 4px solid #c62828; background: #fdecea; color: #1b1b1b; padding: 8px 12px"
 
 
 def find_summary(nb: NotebookNode, mime: str) -> dict[str, Any] | None:
@@ -38,25 +43,56 @@ def folder_without_run(output_dir: Path, name: str) -> Path:
     return output_dir / "notebooks" / f"{name}-{stamp}"
 
 
-def write_notebook(nb: NotebookNode, folder: Path, name: str) -> tuple[Path, Path]:
-    """Write NAME.ipynb and NAME.html into a folder, beside those of earlier runs."""
+def write_notebook(
+    nb: NotebookNode, folder: Path, name: str, verdict: Verdict, place: int | None = None
+) -> tuple[Path, Path]:
+    """Write NAME.ipynb and NAME.html into a folder, beside those of earlier runs.
+
+    The page says the verdict if it is a bad one, and marks the cell to blame, at index `place`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for key in ("input_path", "output_path"):
         nb.metadata.get("papermill", {}).pop(key, None)
-    name = _free_name(folder, name)
+    text, page = nbformat.writes(nb) + "\n", to_html(marked(nb, verdict, place), name)
+    name = _reserve(folder, name)
     notebook_path, html_path = folder / f"{name}.ipynb", folder / f"{name}.html"
-    write_whole(notebook_path, nbformat.writes(nb) + "\n")
-    write_whole(html_path, to_html(nb, name))
+    write_whole(notebook_path, text)
+    write_whole(html_path, page)
     return notebook_path, html_path
 
 
-def _free_name(folder: Path, name: str) -> str:
-    """The name, or with the first number behind it that no earlier run has taken."""
+def _reserve(folder: Path, name: str) -> str:
+    """The name, or with the first number behind it that no other run has taken; it is ours now."""
     number, candidate = 1, name
-    while (folder / f"{candidate}.ipynb").exists():
-        number += 1
-        candidate = f"{name}-{number}"
-    return candidate
+    while True:
+        try:
+            (folder / f"{candidate}.ipynb").touch(exist_ok=False)
+        except FileExistsError:
+            number += 1
+            candidate = f"{name}-{number}"
+        else:
+            return candidate
+
+
+def marked(nb: NotebookNode, verdict: Verdict, place: int | None) -> NotebookNode:
+    """A copy in which a bad verdict stands on top and above the cell to blame."""
+    page = nbformat.from_dict(nb)
+    if verdict.status == "completed":
+        return page
+    head, _, traceback = html.escape(str(verdict)).partition("\n")
+    link = f' <a href="#{ANCHOR}">Go to the cell</a>' if place is not None else ""
+    # A blank line would end the HTML for Markdown.
+    details = f"<pre>{traceback}</pre>".replace("\n\n", "\n&#8203;\n") if traceback else ""
+    cells = list(page.cells)
+    if place is not None:
+        cells.insert(place, _box(f'<a id="{ANCHOR}"></a><b>{head}</b>'))
+    cells.insert(0, _box(f"<b>{head}</b>{link}{details}"))
+    page.cells = [cell for cell in cells if MARKER_TAG not in cell.metadata.get("tags", [])]
+    return page
+
+
+def _box(text: str) -> NotebookNode:
+    return nbformat.v4.new_markdown_cell(f'<div style="{BOX_STYLE}">{text}</div>')
 
 
 def to_html(nb: NotebookNode, title: str) -> str:
@@ -83,22 +119,28 @@ def is_hidden(cell: NotebookNode) -> bool:
     return is_form or bool(cell.metadata.get("jupyter", {}).get("source_hidden"))
 
 
-def complete_summary(
-    summary: Mapping[str, Any], notebook_path: Path, html_path: Path
-) -> dict[str, Any]:
-    """Add both paths to the summary file, and return all that is known of the run."""
+def whole_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """All that is known of the run: what the notebook told, and the file that it names."""
+    return {**summary, **(_content(summary) or {})}
+
+
+def add_paths(summary: Mapping[str, Any], notebook_path: Path, html_path: Path) -> dict[str, Any]:
+    """Add both paths to the summary and to its file, if there is one."""
     added = {"html_path": str(html_path), "notebook_path": str(notebook_path)}
-    path = Path(str(summary.get("summary_path") or ""))
-    if not path.is_file():
-        return {**summary, **added}
+    content = _content(summary)
+    if content is not None:
+        path = Path(summary["summary_path"])
+        write_whole(path, json.dumps({**content, **added}, indent=2) + "\n")
+    return {**summary, **added}
+
+
+def _content(summary: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The content of the summary's file; None if it is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        return {**summary, **added}
-    write_whole(path, json.dumps({**content, **added}, indent=2) + "\n")
-    return {**summary, **content, **added}
+        content = json.loads(Path(str(summary.get("summary_path") or "")).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -10,11 +10,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from tools.limits import Limit
+from tools.memory import is_out_of_memory
+
 Status = Literal["completed", "failed", "interrupted"]
 Cause = Literal[
-    "", "error", "exit", "shell", "timeout", "dead kernel", "left running", "not run", "interrupted"
+    "",
+    "error",
+    "exit",
+    "shell",
+    "timeout",
+    "out of memory",
+    "dead kernel",
+    "left running",
+    "not run",
+    "expectation",
+    "interrupted",
 ]
 TRACEBACK_LINES = 12
+LEAVES_RUNNING_TAG = "leaves-running"
+LINE = re.compile(r"^-+> (\d+)|(?:Cell In\[\d+\]|\.py\"), line (\d+)", re.MULTILINE)
 CONTROL = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
 )
@@ -28,6 +43,7 @@ class CellRecord:
     """Place among all cells of the file, from 1."""
     id: str
     title: str
+    tags: tuple[str, ...] = ()
     is_skipped: bool = False
     started: float | None = None
     seconds: float | None = None
@@ -38,6 +54,12 @@ class CellRecord:
     """Exit codes of failed shell commands."""
     running: dict[str, int] = field(default_factory=dict)
     """Threads and processes that were there after this cell, by name."""
+    broke: Limit | None = None
+    """The limit of time beyond which this cell was interrupted."""
+    memory_mib: float | None = None
+    """Most memory that the kernel and its processes held during this cell."""
+    gpu_mib: float | None = None
+    """Most GPU memory that torch had held when this cell ended, since the kernel started."""
 
     def __str__(self) -> str:
         name = f"{self.id}: {self.title}" if self.id else self.title
@@ -52,7 +74,13 @@ class Ending:
     exit_code: int | None = None
     """The kernel's, if it has one."""
     limit: str = ""
-    """The limit that a timeout broke, in words."""
+    """The limit that was broken other than by a cell, in words."""
+    overrun: str = ""
+    """By what the limit of memory was exceeded, in words; the kernel was killed for it."""
+    size_mib: float | None = None
+    """Memory of the kernel and its processes when last seen."""
+    memory_kills: int | None = None
+    """Processes that the system killed for want of memory meanwhile; None if it does not tell."""
     log: str = ""
     """The end of what the kernel's process wrote past IPython."""
 
@@ -66,6 +94,8 @@ class Verdict:
     reason: str = ""
     cell: CellRecord | None = None
     traceback: str = ""
+    line: int = 1
+    """Of the cell, where it stood when it failed, from 1."""
 
     def __str__(self) -> str:
         place = f"{self.cell} " if self.cell else ""
@@ -87,13 +117,10 @@ def judge(cells: Sequence[CellRecord], ending: Ending) -> Verdict:
         if verdict:
             return verdict
     if ending.kind == "timeout":
-        return Verdict("failed", "timeout", f"did not end within {ending.limit}", last)
-    if ending.kind == "dead kernel" or ending.exit_code is not None:
-        what = "ran when" if last and last.reply is None else "had run when"
-        reason = (
-            f"{what} the kernel {_death(ending.exit_code)}" if last else "the kernel did not start"
-        )
-        return Verdict("failed", "dead kernel", reason, last, plain(ending.log))
+        reason = f"{_place(last)} {ending.limit}" if last else ending.limit
+        return Verdict("failed", "timeout", reason, last)
+    if ending.overrun or ending.kind == "dead kernel" or ending.exit_code is not None:
+        return _dead(last, ending)
     for cell in cells:
         if not cell.is_skipped and cell.reply is None:
             return Verdict("failed", "not run", "was not run", cell)
@@ -104,43 +131,91 @@ def judge_cell(cell: CellRecord) -> Verdict | None:
     """What is wrong with a cell that ran to its end; None if nothing is, or if it did not end."""
     reply = cell.reply or {"status": "ok"}
     fault = reply if reply["status"] != "ok" else next(iter(cell.errors), None)
+    lines = plain("\n".join((fault or {}).get("traceback") or [])).splitlines()
+    traceback, line = "\n".join(lines[-TRACEBACK_LINES:]), failing_line(fault)
+    if cell.broke:
+        stubborn = "" if cell.reply else ", nor when it was interrupted"
+        reason = f"did not end within {cell.broke}{stubborn}"
+        return Verdict("failed", "timeout", reason, cell, traceback, line)
     if fault is not None:
-        name = plain(fault.get("ename") or reply["status"])
-        value = plain(str(fault.get("evalue", "")))
-        if name == "SystemExit":
-            reason = f"called sys.exit({value}), and the cells after it never ran"
-            return Verdict("failed", "exit", reason, cell)
-        lines = plain("\n".join(fault.get("traceback") or [])).splitlines()
-        traceback = "\n".join(lines[-TRACEBACK_LINES:])
-        reason = f"raised {name}: {value}" if value else f"raised {name}"
-        return Verdict("failed", "error", reason, cell, traceback)
+        return _judge_error(cell, fault, traceback, line)
     if any(item.get("source") == "ask_exit" for item in reply.get("payload", [])):
         return Verdict("failed", "exit", "called quit(), which ends the kernel", cell)
     if cell.shell:
-        reason = f"ran a shell command that failed with exit code {cell.shell[0]}"
+        reason = f"ran a shell command that failed with {_exit(cell.shell[0])}"
         return Verdict("failed", "shell", reason, cell)
     return None
+
+
+def _judge_error(cell: CellRecord, fault: dict[str, Any], traceback: str, line: int) -> Verdict:
+    name, value = plain(fault.get("ename") or fault["status"]), plain(str(fault.get("evalue", "")))
+    if name == "SystemExit":
+        reason = f"called sys.exit({value}), and the cells after it never ran"
+        return Verdict("failed", "exit", reason, cell, line=line)
+    cause = "out of memory" if is_out_of_memory(name, value) else "error"
+    reason = f"raised {name}: {value}" if value else f"raised {name}"
+    return Verdict("failed", cause, reason, cell, traceback, line)
+
+
+def failing_line(fault: dict[str, Any] | None) -> int:
+    """The line of the cell at which its outermost frame stood; 1 if that is not told."""
+    text = plain("\n".join((fault or {}).get("traceback") or []))
+    found = LINE.search(text)
+    return int(found[1] or found[2]) if found else 1
+
+
+def _dead(last: CellRecord | None, ending: Ending) -> Verdict:
+    """The kernel's death, at the cell that ran or had run last."""
+    if last is None and not ending.overrun:
+        log = plain(ending.log)
+        return Verdict("failed", "dead kernel", "the kernel did not start", traceback=log)
+    place = _place(last) if last else "before the first cell,"
+    if ending.overrun:
+        reason = f"{place} the kernel was killed for memory: {ending.overrun}"
+        return Verdict("failed", "out of memory", reason, last)
+    is_killed = ending.exit_code in (-signal.SIGKILL, 128 + signal.SIGKILL)
+    cause = "out of memory" if is_killed and ending.memory_kills else "dead kernel"
+    reason = f"{place} the kernel {_death(ending, is_killed)}"
+    return Verdict("failed", cause, reason, last, plain(ending.log))
+
+
+def _place(last: CellRecord) -> str:
+    return "ran when" if last.reply is None else "had run when"
+
+
+def _death(ending: Ending, is_killed: bool) -> str:
+    if ending.exit_code is None:
+        return "stopped answering"
+    if not is_killed:
+        return f"ended with {_exit(ending.exit_code)}"
+    size = f"; it held {ending.size_mib:.0f} MiB when last seen" if ending.size_mib else ""
+    if ending.memory_kills is None:
+        return f"was killed (SIGKILL), probably out of memory{size}"
+    if ending.memory_kills:
+        return f"was killed by the system, which was out of memory{size}"
+    return f"was killed (SIGKILL), but not by the system for want of memory{size}"
+
+
+def _exit(code: int) -> str:
+    """An exit code in words; shells add 128 to the number of a signal."""
+    number = -code if code < 0 else code - 128
+    known = {s.value: s.name for s in signal.Signals}
+    if number not in known:
+        return f"exit code {code}"
+    return f"signal {known[number]}" if code < 0 else f"exit code {code} ({known[number]})"
 
 
 def _left_running(cells: Sequence[CellRecord]) -> Verdict | None:
     """Blame the cell that started what is still running after the last one."""
     ran = [cell for cell in cells if cell.reply is not None]
+    seen: set[tuple[str, int]] = set()
     for cell in ran:
-        for name, identity in cell.running.items():
-            if ran[-1].running.get(name) == identity:
+        for name, identity in cell.running.items() - seen:
+            if LEAVES_RUNNING_TAG not in cell.tags and ran[-1].running.get(name) == identity:
                 reason = f"left {plain(name)} running. Wait for its end in the notebook"
                 return Verdict("failed", "left running", reason, cell)
+        seen |= cell.running.items()
     return None
-
-
-def _death(exit_code: int | None) -> str:
-    if exit_code is None:
-        return "stopped answering"
-    if exit_code in (-signal.SIGKILL, 128 + signal.SIGKILL):
-        return "was killed (SIGKILL), probably out of memory"
-    if exit_code < 0:
-        return f"was ended by {signal.Signals(-exit_code).name}"
-    return f"ended itself with exit code {exit_code}"
 
 
 def plain(text: str) -> str:

@@ -1,5 +1,6 @@
 """A notebook while it is being migrated: cells with their syntax trees, and what is to be said."""
 
+import ast
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,6 +10,7 @@ import libcst as cst
 
 from tools.magics import MARK, mask, unmask
 from tools.notebook import Cell, Notebook, title_of_source
+from tools.program import is_deep
 
 if TYPE_CHECKING:
     from tools.codemod.names import Names
@@ -167,7 +169,7 @@ def parse(source: str) -> tuple[cst.Module | None, str]:
     try:
         python, magics = mask(source)
         module = cst.parse_module(python)
-        if module.code != python:
+        if module.code != python or is_deep(ast.parse(python)):
             return None, source
     except (cst.ParserSyntaxError, SyntaxError, ValueError, RecursionError):
         return None, source
