@@ -107,6 +107,8 @@ class Watcher:
                 self.kernel.start(Path.cwd(), environment, log)
                 with self._guard.on_duty(mark):
                     kind = self._execute(draft, parameters)
+                if kind == "through":
+                    self.kernel.say_goodbye()
             except KeyboardInterrupt:
                 self.is_interrupted = True
             finally:
