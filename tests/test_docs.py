@@ -72,7 +72,9 @@ def test_examples_of_the_guide_run_in_an_empty_folder(tmp_path):
     assert "completed" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["README.md", "helpers/README.md", "tools/README.md", "CHANGELOG.md", "NOTES.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "helpers/README.md", "tools/README.md", "CHANGELOG.md", "NOTES.md"]
+)
 def test_relative_links_lead_to_files(name):
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)\)", (ROOT / name).read_text())
 

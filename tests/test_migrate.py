@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tools.__main__ import main
+from tools.codemod.journal import Journal
 from tools.errors import JournalError, MigrationError, NotebookError, SettingsError
-from tools.journal import Journal
 from tools.migrate import Options, load_migrations, plan, replace
 from tools.notebook import Notebook, read
 from tools.settings import Settings, load_settings

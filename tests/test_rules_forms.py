@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tools.analysis.form import Param, parse_param, parse_title
+from tools.analysis.form_fields import COMPUTED, form_of
 from tools.errors import ParameterError
-from tools.form import Param, parse_param, parse_title
-from tools.form_fields import COMPUTED, form_of
-from tools.literals import Assignment
 from tools.notebook import read
-from tools.parameters import check_parameters
 from tools.rules import RULES, Subject, forms, parameters, schema_fields  # noqa: F401
+from tools.running.literals import Assignment
+from tools.running.parameters import check_parameters
 from tools.settings import Settings
 
 KERNEL = {"language_info": {"name": "python"}}

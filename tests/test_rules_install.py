@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from tools.analysis.shell_calls import split
 from tools.notebook import Notebook
 from tools.rules import RULES, Subject
 from tools.rules import install as _install  # noqa: F401
 from tools.rules.install import project_of
 from tools.settings import Settings
-from tools.shell_calls import split
 
 OWN = "https://github.com/me/suite"
 

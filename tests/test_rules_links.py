@@ -258,7 +258,7 @@ def test_an_anchor_that_a_front_end_knows_is_left_alone(tree, source):
 
 
 def test_links_are_read_with_their_line_and_target():
-    from tools.markdown import parse_markdown
+    from tools.document.markdown import parse_markdown
 
     read = parse_markdown("a\n![p](x%20y.png) [b][1]\n\n| [c](d.md) |\n|---|\n\n[1]: e.md")
 

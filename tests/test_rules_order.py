@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tools.analysis.scopes import global_reads
 from tools.notebook import Notebook
 from tools.rules import RULES, Subject, order, rerun  # noqa: F401
-from tools.scopes import global_reads
 from tools.settings import Settings
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from tools.credentials import find_credentials
+from tools.analysis.credentials import find_credentials
 from tools.errors import NotebookError
 from tools.notebook import read
 from tools.rules import RULES, Subject, links, privacy, prose  # noqa: F401 (they enter the rules)
@@ -177,7 +177,7 @@ def test_a_clean_notebook_does_not_pay_for_the_detectors(tmp_path):
     import sys
 
     program = (
-        "import sys; from tools.credentials import find_credentials;"
+        "import sys; from tools.analysis.credentials import find_credentials;"
         "list(find_credentials('model = build(data)\\nhttps://a.org/b'));"
         "sys.exit('detect_secrets' in sys.modules)"
     )

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.notebooks_strategy import contents
-from tools.cell_kinds import code_cell, is_plain_code, is_plain_prose
-from tools.file_style import first_uneven_line
+from tools.analysis.cell_kinds import code_cell, is_plain_code, is_plain_prose
+from tools.analysis.file_style import first_uneven_line
 from tools.notebook import Notebook, read
 from tools.rules import RULES, Subject, forms, metadata, parameters, schema_fields, structure
 from tools.settings import Settings, load_settings

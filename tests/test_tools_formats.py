@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 import click
 import pytest
 
-from tools.finding import Finding
+from tools.checking.finding import Finding
+from tools.checking.house import summaries
 from tools.formats import FORMATS, render
-from tools.house import summaries
 from tools.validate import Report
 
 ODD = "50%, a:b\nnext \x07line <&>"

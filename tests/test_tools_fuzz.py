@@ -6,10 +6,10 @@ import pytest
 from click.testing import CliRunner
 
 from tools.commands.fuzz import fuzz as command
+from tools.document.json_text import parse
 from tools.errors import NotebookError
-from tools.fuzz import fuzz, operations
-from tools.json_text import parse
-from tools.mutants import mutant
+from tools.fuzzing.fuzz import fuzz, operations
+from tools.fuzzing.mutants import mutant
 from tools.settings import Settings
 
 

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from IPython.core.inputtransformer2 import TransformerManager
 from jupytext.magics import comment_magic
 
-from tools.cell import Cell
-from tools.magics import MARK, mask, unmask
+from tools.document.cell import Cell
+from tools.document.magics import MARK, mask, unmask
+from tools.fuzzing.wild import SOURCES
 from tools.notebook import Notebook
 from tools.program import CodeCell, Program
-from tools.wild import SOURCES
 
 LINES = st.sampled_from(
     [

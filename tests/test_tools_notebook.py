@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.notebooks_strategy import JSON, SOURCES, Written, written
+from tools.document.json_layout import is_same
+from tools.document.json_text import member, members, parse, rewrite, root
 from tools.errors import NotebookError
-from tools.json_layout import is_same
-from tools.json_text import member, members, parse, rewrite, root
 from tools.notebook import Cell, Notebook, read, split_lines
 
 VALID_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")

@@ -9,9 +9,9 @@ import time
 
 import pytest
 
+from tools.document.replace import SUFFIX, replace_file
 from tools.errors import NotebookError
 from tools.notebook import read
-from tools.replace import SUFFIX, replace_file
 
 OLD, NEW = b"old" * 1000, b"new" * 2000
 CALLS = ["open", "write", "fsync", "replace", "unlink", "lstat", "fchmod", "close", "listdir"]

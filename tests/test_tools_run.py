@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from click.testing import CliRunner
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell
 
 from tests.demo_notebooks import (
     MIME,
@@ -25,9 +24,10 @@ from tests.demo_notebooks import (
 )
 from tools.__main__ import main
 from tools.errors import ParameterError
-from tools.output import is_hidden, write_whole
 from tools.run import run_notebook
-from tools.verdict import CellRecord, Ending, judge
+from tools.running.output import is_hidden, write_whole
+from tools.running.verdict import CellRecord, Ending, judge
+
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tools.baseline import Baseline, read_baseline
+from tools.checking.baseline import Baseline, read_baseline
+from tools.checking.finding import FIELDS, Finding
+from tools.checking.fix import mend
+from tools.checking.house import chosen, summaries, validate_notebook
 from tools.commands.validate import validate as command
 from tools.errors import ToolsError
-from tools.finding import FIELDS, Finding
-from tools.fix import mend
-from tools.house import chosen, summaries, validate_notebook
 from tools.notebook import read
 from tools.settings import Settings
 from tools.validate import Report, validate

@@ -6,8 +6,8 @@ Print the table of what was found:  python -m pytest -q -s -n 0 tests/test_tools
 import pytest
 
 from tests.demo_notebooks import make_project, write_demo
-from tools import guard
 from tools.run import run_notebook
+from tools.running import guard
 
 KILL = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
 HOG = "x = b'x' * (400 * 2**20)\nimport time; time.sleep(9)"

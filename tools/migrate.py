@@ -10,9 +10,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from tools.codemod.journal import Entry, Journal
+from tools.document.magics import mask
 from tools.errors import MigrationError, SettingsError
-from tools.journal import Entry, Journal
-from tools.magics import mask
 from tools.notebook import Notebook
 from tools.settings import Settings
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tools.cell import (
+from tools.document.cell import (
     Cell,
     form_title,
     own_ids,
@@ -15,11 +15,11 @@ from tools.cell import (
     split_lines,
     title_of_source,
 )
-from tools.json_layout import Layout, is_same
-from tools.json_text import parse, rewrite
-from tools.notebook_file import load, nodes_of, refusal
-from tools.places import Places
-from tools.replace import replace_file
+from tools.document.json_layout import Layout, is_same
+from tools.document.json_text import parse, rewrite
+from tools.document.notebook_file import load, nodes_of, refusal
+from tools.document.places import Places
+from tools.document.replace import replace_file
 
 __all__ = ["Cell", "Notebook", "form_title", "read", "split_lines", "title_of_source"]
 

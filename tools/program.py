@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from tools.magics import Magic, mask
+from tools.document.magics import Magic, mask
 from tools.notebook import Cell, Notebook
 
 SKIP_TAG = "skip-execution"

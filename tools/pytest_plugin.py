@@ -88,7 +88,7 @@ class ValidateItem(NotebookItem):
 
         Raises: NotFit with all findings.
         """
-        from tools.baseline import read_baseline
+        from tools.checking.baseline import read_baseline
         from tools.formats.text import render
         from tools.validate import validate
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from tools.errors import SettingsError
-from tools.execution import Watcher
-from tools.expectations import unmet
-from tools.job import Job, prepare
-from tools.limits import Limits
-from tools.output import (
+from tools.running.execution import Watcher
+from tools.running.expectations import unmet
+from tools.running.job import Job, prepare
+from tools.running.limits import Limits
+from tools.running.output import (
     add_paths,
     find_summary,
     folder_without_run,
@@ -22,8 +22,8 @@ from tools.output import (
     whole_summary,
     write_notebook,
 )
-from tools.runnable import read_notebook
-from tools.verdict import CellRecord, Verdict, judge, plain
+from tools.running.runnable import read_notebook
+from tools.running.verdict import CellRecord, Verdict, judge, plain
 
 EXIT_CODES = {"completed": 0, "failed": 1, "interrupted": 130}
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tools.errors import SettingsError
-from tools.expectations import expectation_faults
-from tools.lanes import lane_faults
-from tools.limits import limit_faults
+from tools.running.expectations import expectation_faults
+from tools.running.lanes import lane_faults
+from tools.running.limits import limit_faults
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Settings:
     limits: dict[str, Any] = field(default_factory=dict)
     """Of a run: `cell_s`, `total_s`, `memory_mib`, and `tags`, a table of tag to seconds."""
     expect: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What the summary of a smoke run must say, by notebook; see tools/expectations.py."""
+    """What the summary of a smoke run must say, by notebook; see tools/running/expectations.py."""
     lanes: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Environments to run in, by name; see tools/lanes.py."""
+    """Environments to run in, by name; see tools/running/lanes.py."""
     outlines: dict[str, str] = field(default_factory=dict)
     """The outline file that `sync` generates from, by notebook."""
     training_calls: tuple[str, ...] = ("train", "fit", "run_search")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from tools.cell import Cell
-from tools.markdown import outline
+from tools.document.cell import Cell
+from tools.document.markdown import outline
 from tools.notebook import Notebook
 from tools.program import CodeCell, Program
 

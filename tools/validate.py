@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from tools import lint, typecheck
-from tools.baseline import Baseline
-from tools.copies import Copy, write_copies
-from tools.discovery import repository_of
+from tools.checking import lint, typecheck
+from tools.checking.baseline import Baseline
+from tools.checking.copies import Copy, write_copies
+from tools.checking.discovery import repository_of
+from tools.checking.finding import Finding
+from tools.checking.house import UNREADABLE, chosen, own_findings, summaries, validate_notebook
+from tools.checking.shadow import modules_of
+from tools.checking.suppress import Suppressions, read_suppressions, unknown_codes
 from tools.errors import NotebookError
-from tools.finding import Finding
-from tools.house import UNREADABLE, chosen, own_findings, summaries, validate_notebook
 from tools.notebook import read
 from tools.rules import Subject
 from tools.rules.legacy import legacy_symbols, names_legacy
 from tools.settings import Settings, load_settings
-from tools.shadow import modules_of
-from tools.suppress import Suppressions, read_suppressions, unknown_codes
 
 __all__ = ["Report", "validate", "validate_notebook"]
 

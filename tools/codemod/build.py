@@ -6,7 +6,7 @@ import libcst as cst
 
 from tools.codemod.draft import Draft, DraftCell
 from tools.codemod.names import Imported, Names
-from tools.magics import MARK
+from tools.document.magics import MARK
 
 WIDTH = 88
 Argument = tuple[str, str]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import libcst as cst
 
-from tools.magics import MARK, mask, unmask
+from tools.document.magics import MARK, mask, unmask
 from tools.notebook import Cell, Notebook, title_of_source
 from tools.program import is_deep
 

@@ -29,8 +29,8 @@ def fuzz(seeds: tuple[Path, ...], count: int, seed: int, operation: str, keep: P
 
     Exit 0 if nothing broke down and no file was changed, 1 otherwise.
     """
-    from tools.fuzz import fuzz as run
-    from tools.fuzz import operations
+    from tools.fuzzing.fuzz import fuzz as run
+    from tools.fuzzing.fuzz import operations
 
     settings = checked(load_settings)
     known = operations(settings)

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from tools.commands.refusal import checked
-from tools.lanes import create_lane, find_lane
+from tools.running.lanes import create_lane, find_lane
 from tools.settings import load_settings
 
 

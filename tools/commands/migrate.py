@@ -85,10 +85,10 @@ def _shown(plan: "Plan") -> str:
 
 def _write(plans: Sequence["Plan"], root: Path | None, folder: Path | None) -> dict[Path, str]:
     """Replace each file that changes, and return the journal's id for each."""
-    from tools.journal import FOLDER as NAME
-    from tools.journal import Journal
+    from tools.codemod.journal import FOLDER as NAME
+    from tools.codemod.journal import Journal
+    from tools.codemod.migration_report import require_no_worse
     from tools.migrate import replace
-    from tools.migration_report import require_no_worse
 
     ids = {}
     changing = [plan for plan in plans if plan.touched]
@@ -102,7 +102,7 @@ def _write(plans: Sequence["Plan"], root: Path | None, folder: Path | None) -> d
 
 
 def _report(plans: Sequence["Plan"], path: Path, root: Path | None, ids: dict[Path, str]) -> None:
-    from tools.migration_report import report_text, validate_copy
+    from tools.codemod.migration_report import report_text, validate_copy
 
     texts = []
     for plan in plans:
@@ -115,8 +115,8 @@ def _report(plans: Sequence["Plan"], path: Path, root: Path | None, ids: dict[Pa
 
 def _rollback(id: str, paths: tuple[Path, ...], root: Path | None, folder: Path | None) -> None:
     """Put the bytes back, and say of which files."""
-    from tools.journal import FOLDER as NAME
-    from tools.journal import Journal
+    from tools.codemod.journal import FOLDER as NAME
+    from tools.codemod.journal import Journal
     from tools.migrate import settings_for
 
     if not folder:

@@ -11,8 +11,8 @@ from tools.commands.refusal import checked
 from tools.settings import load_settings
 
 if TYPE_CHECKING:
-    from tools.job import Job
     from tools.run import RunReport
+    from tools.running.job import Job
 
 POSITIVE = click.FloatRange(min=0, min_open=True)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -92,7 +92,7 @@ def smoke(notebooks: tuple[Path, ...], workflows: bool, **options: Any) -> None:
 
 
 def _workflows(path: Path) -> list[str]:
-    from tools.job import workflows_of
+    from tools.running.job import workflows_of
 
     return workflows_of(path, load_settings(path.absolute().parent))
 
@@ -113,8 +113,8 @@ def _run(
     is_table: bool = False,
 ) -> None:
     """Run all that is planned, say what came of it, and exit."""
-    from tools.job import prepare
-    from tools.run_report import annotations, table, write_reports
+    from tools.running.job import prepare
+    from tools.running.run_report import annotations, table, write_reports
 
     jobs = [checked(prepare, path, **options) for path, options in planned]
     reports = checked(_reports, jobs, workers)
@@ -137,8 +137,8 @@ def _run(
 
 def _reports(jobs: "Sequence[Job]", workers: int) -> "list[RunReport]":
     """Run the jobs, and tell of each as it goes on and when it has ended."""
-    from tools.parallel import run_jobs
-    from tools.run_report import failure, slowest
+    from tools.running.parallel import run_jobs
+    from tools.running.run_report import failure, slowest
 
     is_parallel = workers > 1 and len(jobs) > 1
     width = max(len(job.label) for job in jobs)

@@ -70,8 +70,8 @@ def _validate(
     fix: bool,
     diff: bool,
 ) -> int:
-    from tools.baseline import Baseline
-    from tools.discovery import find_notebooks
+    from tools.checking.baseline import Baseline
+    from tools.checking.discovery import find_notebooks
     from tools.validate import validate
 
     notebooks = find_notebooks(paths, settings)
@@ -100,8 +100,8 @@ def _mend(
     ignore: list[str],
     is_real: bool,
 ) -> None:
-    from tools.fix import mend
-    from tools.house import chosen
+    from tools.checking.fix import mend
+    from tools.checking.house import chosen
 
     codes = chosen(select, [*ignore, *settings.ignore])
     for path in notebooks:
@@ -116,7 +116,7 @@ def _baseline_file(given: Path | None, settings: Settings) -> Path | None:
 
 def _read(file: Path | None, given: Path | None):
     """The baseline; one that only the settings name need not be there yet."""
-    from tools.baseline import read_baseline
+    from tools.checking.baseline import read_baseline
 
     if file is None or (given is None and not file.is_file()):
         return None
@@ -124,7 +124,7 @@ def _read(file: Path | None, given: Path | None):
 
 
 def _list_rules() -> None:
-    from tools.house import load_rules, summaries
+    from tools.checking.house import load_rules, summaries
 
     for code, summary in summaries().items():
         rule = load_rules().get(code)

@@ -1,6 +1,6 @@
 """The report as workflow commands, which GitHub shows beside the lines of a pull request."""
 
-from tools.finding import Finding, shown
+from tools.checking.finding import Finding, shown
 from tools.validate import Report
 
 LEVELS = {"error": "error", "warning": "warning", "info": "notice"}

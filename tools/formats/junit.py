@@ -2,7 +2,7 @@
 
 from xml.etree import ElementTree
 
-from tools.finding import Finding, shown
+from tools.checking.finding import Finding, shown
 from tools.validate import Report
 
 

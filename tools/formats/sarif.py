@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from tools.finding import Finding, shown
-from tools.house import load_rules, summaries
+from tools.checking.finding import Finding, shown
+from tools.checking.house import load_rules, summaries
 from tools.validate import Report
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"

@@ -6,7 +6,7 @@ from itertools import groupby
 
 import click
 
-from tools.finding import Finding, shown
+from tools.checking.finding import Finding, shown
 from tools.validate import Report
 
 COLOURS = {"error": "red", "warning": "yellow", "info": "blue"}

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
-from tools.form import SLIDER, FormFault
-from tools.form_fields import COMPUTED, CellForm, Field, form_of, normal_spelling
+from tools.analysis.form import SLIDER, FormFault
+from tools.analysis.form_fields import COMPUTED, CellForm, Field, form_of, normal_spelling
 from tools.program import CodeCell
 from tools.rules import Problem, Severity, Subject, fixes, rule
 

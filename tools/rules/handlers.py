@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
+from tools.analysis.scopes import Names, imported, last_name, names_of, own_nodes, root_name, shown
 from tools.program import CodeCell, Program
 from tools.rules import Problem, Subject, rule
-from tools.scopes import Names, imported, last_name, names_of, own_nodes, root_name, shown
 
 BROAD = {"Exception", "BaseException"}
 SAYS = {

@@ -4,10 +4,10 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from tools.analysis.scopes import own_nodes, parents
+from tools.analysis.shell_calls import UNKNOWN, Command, shell_commands
 from tools.program import Program
 from tools.rules import Problem, Severity, Subject, rule
-from tools.scopes import own_nodes, parents
-from tools.shell_calls import UNKNOWN, Command, shell_commands
 
 TORCH = {"torch", "torchvision", "torchaudio", "triton", "xformers", "vllm"}
 KERNEL = {"ipykernel", "ipython", "ipywidgets", "tornado", "pyzmq", "jupyter-client", "traitlets"}

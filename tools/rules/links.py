@@ -5,19 +5,19 @@ from collections import Counter
 from collections.abc import Iterator
 from urllib.parse import unquote
 
-from tools.markdown import outline, parse_markdown, slugs
-from tools.notebook import Cell
-from tools.path_literals import FileTraffic, file_traffic
-from tools.pinned_refs import pinned_refs
-from tools.repository_urls import (
+from tools.analysis.path_literals import FileTraffic, file_traffic
+from tools.analysis.pinned_refs import pinned_refs
+from tools.analysis.repository_urls import (
     RepositoryUrl,
     is_misspelt,
     is_namesake,
     own_slug,
     repository_urls,
 )
+from tools.analysis.tree_paths import is_missing, linked_file, may_come, stands
+from tools.document.markdown import outline, parse_markdown, slugs
+from tools.notebook import Cell
 from tools.rules import Problem, Severity, Subject, fixes, rule
-from tools.tree_paths import is_missing, linked_file, may_come, stands
 
 
 @rule("CO101")

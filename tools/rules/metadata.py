@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator
 from typing import Any
 
-from tools.cell import Cell
+from tools.document.cell import Cell
 from tools.program import CodeCell
 from tools.rules import Problem, Subject, fixes, rule
 

@@ -4,11 +4,11 @@ import ast
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tools.evaluation import is_namespace
-from tools.flow import Need, Place, Run, run
+from tools.analysis.evaluation import is_namespace
+from tools.analysis.flow import Need, Place, Run, run
+from tools.analysis.scopes import KERNEL, last_name, names_of, own_nodes
 from tools.program import CodeCell, Program
 from tools.rules import Problem, Subject, rule
-from tools.scopes import KERNEL, last_name, names_of, own_nodes
 
 ENDS = {"exit", "quit", "_exit"}
 

@@ -5,8 +5,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from tools.form_fields import COMPUTED, form_of, literal, spelling
-from tools.parameter_cell import (
+from tools.analysis.form_fields import COMPUTED, form_of, literal, spelling
+from tools.analysis.parameter_cell import (
     assigned,
     losses,
     parameter_cell,

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from tools.cell import Cell
-from tools.credentials import Credential, find_credentials
-from tools.json_strings import all_text
+from tools.analysis.credentials import Credential, find_credentials
+from tools.document.cell import Cell
+from tools.document.json_strings import all_text
 from tools.rules import Problem, Severity, Subject, fixes, rule
 
 HOME = re.compile(

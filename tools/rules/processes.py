@@ -3,9 +3,9 @@
 import ast
 from collections.abc import Iterator
 
-from tools.reach import Reach, Site, reach_of
+from tools.analysis.reach import Reach, Site, reach_of
+from tools.analysis.scopes import DEFINITIONS, last_name
 from tools.rules import Problem, Severity, Subject, rule
-from tools.scopes import DEFINITIONS, last_name
 
 THREADS = {"threading.Thread", "threading.Timer"}
 MODULES = ("multiprocessing.", "torch.multiprocessing.", "concurrent.futures.")

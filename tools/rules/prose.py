@@ -7,7 +7,7 @@ import tokenize
 from collections import Counter
 from collections.abc import Iterator
 
-from tools.markdown import Heading, outline, parse_markdown
+from tools.document.markdown import Heading, outline, parse_markdown
 from tools.program import CodeCell
 from tools.rules import Problem, Subject, rule
 

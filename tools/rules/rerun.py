@@ -4,10 +4,7 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tools.program import CodeCell
-from tools.rules import Problem, Subject, rule
-from tools.rules.rerun_files import makes_folders, moves_files, relative_cd
-from tools.scopes import (
+from tools.analysis.scopes import (
     DEFINITIONS,
     Names,
     bindings,
@@ -18,6 +15,9 @@ from tools.scopes import (
     root_name,
     shown,
 )
+from tools.program import CodeCell
+from tools.rules import Problem, Subject, rule
+from tools.rules.rerun_files import makes_folders, moves_files, relative_cd
 
 USED_UP = {"pop", "popleft", "drop", "set_index", "explode", "melt", "permute", "unsqueeze"}
 OF_ANOTHER_TYPE = {"split", "splitlines", "encode", "decode", "tolist", "numpy", "item", "read"}

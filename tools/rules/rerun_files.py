@@ -4,10 +4,10 @@ import ast
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from tools.analysis.scopes import FUNCTIONS, dotted_path, last_name, shown
+from tools.analysis.shell_calls import text_of
 from tools.program import CodeCell
 from tools.rules import Problem
-from tools.scopes import FUNCTIONS, dotted_path, last_name, shown
-from tools.shell_calls import text_of
 
 if TYPE_CHECKING:
     from tools.rules.rerun import Ground

@@ -3,10 +3,10 @@
 import ast
 from collections.abc import Iterator
 
-from tools.reach import Guards, Reach, Site, reach_of
+from tools.analysis.reach import Guards, Reach, Site, reach_of
+from tools.analysis.scopes import Names, dotted_path, last_name, shown
+from tools.analysis.shell_calls import shell_commands, text_of
 from tools.rules import Problem, Subject, rule
-from tools.scopes import Names, dotted_path, last_name, shown
-from tools.shell_calls import shell_commands, text_of
 
 WAITS = {
     "input": "input() waits for a person",

@@ -6,10 +6,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from tools.analysis.form import SLIDER
+from tools.analysis.form_fields import COMPUTED, Field, literal, literal_of
+from tools.analysis.parameter_cell import ParameterLine, parameter_cell, parameter_lines, unread
 from tools.errors import ParameterError, SettingsError
-from tools.form import SLIDER
-from tools.form_fields import COMPUTED, Field, literal, literal_of
-from tools.parameter_cell import ParameterLine, parameter_cell, parameter_lines, unread
 from tools.rules import Problem, Severity, Subject, rule
 from tools.settings import Settings
 
@@ -96,8 +96,8 @@ class _Setting:
 
     def refusal(self, value: Any) -> str:
         """Why a run would refuse a value; empty if it takes it, as it always takes None."""
-        from tools.literals import Assignment
-        from tools.parameters import check_parameters, describe
+        from tools.running.literals import Assignment
+        from tools.running.parameters import check_parameters, describe
 
         assignment = Assignment(self.name, value, "")
         if not describe(assignment, self.schema).kind:

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
-from tools.cell import Cell, is_valid_id, source_key
-from tools.cell_kinds import code_cell, is_plain_code, is_plain_prose
-from tools.file_style import style_faults
+from tools.analysis.cell_kinds import code_cell, is_plain_code, is_plain_prose
+from tools.analysis.file_style import style_faults
+from tools.analysis.schema_faults import schema_faults
+from tools.document.cell import Cell, is_valid_id, source_key
 from tools.rules import Problem, Subject, fixes, rule
-from tools.schema_faults import schema_faults
 
 KEEP_TAG = "keep-output"
 RUN_COUNTS = ("execution_count", "prompt_number")

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator
 from functools import lru_cache
 
-from tools.cell_kinds import is_plain_prose
+from tools.analysis.cell_kinds import is_plain_prose
 from tools.program import CodeCell
 from tools.rules import Problem, Subject, rule
 

@@ -3,10 +3,10 @@
 import ast
 from collections.abc import Iterator
 
-from tools.dict_arguments import lacks
-from tools.frames import Frames, frame_attributes
-from tools.imports import search_folders
-from tools.names import Names
+from tools.analysis.dict_arguments import lacks
+from tools.analysis.frames import Frames, frame_attributes
+from tools.analysis.imports import search_folders
+from tools.analysis.names import Names
 from tools.program import Program
 from tools.rules import Problem, Subject, rule
 

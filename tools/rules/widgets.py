@@ -6,9 +6,9 @@ The tables are the difference of the traits and methods of 7.7.1 and 8.1.9, read
 import ast
 from collections.abc import Iterator
 
-from tools.reach import Site, reach_of
+from tools.analysis.reach import Site, reach_of
+from tools.analysis.scopes import Names
 from tools.rules import Problem, Subject, rule
-from tools.scopes import Names
 
 NEW_CLASSES = {
     "ColorsInput", "DatetimePicker", "FloatsInput", "IntsInput", "NaiveDatetimePicker", "Stack",

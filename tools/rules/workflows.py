@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
-from tools.flow import run
+from tools.analysis.flow import run
+from tools.analysis.scopes import names_of
 from tools.program import CodeCell
 from tools.rules import Problem, Subject, rule
 from tools.rules.order import cell_id, trees_of
-from tools.scopes import names_of
 from tools.workflows import KEYS, declared, included, matches, words
 
 
