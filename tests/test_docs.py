@@ -97,7 +97,7 @@ def test_repository_address_is_the_one_of_the_project_everywhere():
 def test_makefile_has_every_verb_of_the_readme():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
-    assert set(re.findall(r"`?make ([a-z]+)", readme())) <= targets
+    assert set(re.findall(r"(?:`| {4})make ([a-z]+)", readme())) <= targets
 
 
 def test_constraints_pin_every_requirement():

@@ -90,7 +90,8 @@ SOUND = {
     "finished thread": "import threading\nt = threading.Thread(target=print)\nt.start()\nt.join()",
     "idle pool": "from concurrent.futures import ThreadPoolExecutor as P\np = P()\np.submit(print)",
     "idle processes": (
-        "from concurrent.futures import ProcessPoolExecutor as Q\nq = Q(1)\nq.submit(abs, 1).result()"
+        "from concurrent.futures import ProcessPoolExecutor as Q\n"
+        "q = Q(1)\nq.submit(abs, 1).result()"
     ),
     "finished child": "import subprocess\nsubprocess.Popen(['true']).wait()",
     "almost finished child": "brief = subprocess.Popen(['sleep', '0.3'])",

@@ -89,7 +89,10 @@ class Notebook:
         Raises: NotebookError if they are another language's.
         """
         if self.language not in ("python", "ipython", "python3"):
-            raise refusal(self.path, f"is written in {self.language}", "Give one of Python")
+            raise NotebookError(
+                f"{shown(self.path)} is written in {shown(self.language)}, but only notebooks of "
+                "Python are dealt with here. Give another one."
+            )
 
     def cell(self, id: str) -> Cell:
         """The cell of this id.

@@ -98,24 +98,24 @@ def _parsed(cell: Cell) -> CodeCell:
     if any(magic.is_whole_cell for magic in magics):
         return CodeCell(cell, python, magics, None, None)
     try:
-        tree = _tree(python)
+        tree = parse_python(python)
     except SyntaxError as error:
         # IPython takes away what all lines are indented by.
         dedented = textwrap.dedent(python)
         if isinstance(error, IndentationError) and _parses(dedented):
-            return CodeCell(cell, dedented, magics, _tree(dedented), None)
+            return CodeCell(cell, dedented, magics, parse_python(dedented), None)
         return CodeCell(cell, python, magics, None, error)
     return CodeCell(cell, python, magics, None if is_deep(tree) else tree, None)
 
 
 def _parses(python: str) -> bool:
     try:
-        return _tree(python) is not None
+        return parse_python(python) is not None
     except SyntaxError:
         return False
 
 
-def _tree(python: str) -> ast.Module:
+def parse_python(python: str) -> ast.Module:
     """Parse a cell as IPython does: `await` may stand outside functions.
 
     Raises: SyntaxError for all that the parser refuses, sizes and null bytes too.

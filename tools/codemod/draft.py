@@ -1,6 +1,5 @@
 """A notebook while it is being migrated: cells with their syntax trees, and what is to be said."""
 
-import ast
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,7 +9,7 @@ import libcst as cst
 
 from tools.document.magics import MARK, mask, unmask
 from tools.notebook import Cell, Notebook, title_of_source
-from tools.program import is_deep
+from tools.program import is_deep, parse_python
 
 if TYPE_CHECKING:
     from tools.codemod.names import Names
@@ -169,7 +168,7 @@ def parse(source: str) -> tuple[cst.Module | None, str]:
     try:
         python, magics = mask(source)
         module = cst.parse_module(python)
-        if module.code != python or is_deep(ast.parse(python)):
+        if module.code != python or is_deep(parse_python(python)):
             return None, source
     except (cst.ParserSyntaxError, SyntaxError, ValueError, RecursionError):
         return None, source
