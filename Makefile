@@ -24,6 +24,8 @@ test: setup
 check: setup
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m tools validate
+	@$(BIN)/python -m tools sync --check
 
 smoke: setup
 	@$(BIN)/python -m tools smoke --total-timeout 900

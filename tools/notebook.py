@@ -19,7 +19,8 @@ from tools.document.json_layout import Layout, is_same
 from tools.document.json_text import parse, rewrite
 from tools.document.notebook_file import load, nodes_of, refusal
 from tools.document.places import Places
-from tools.document.replace import replace_file
+from tools.document.replace import replace_file, shown
+from tools.errors import NotebookError
 
 __all__ = ["Cell", "Notebook", "form_title", "read", "split_lines", "title_of_source"]
 
