@@ -1,5 +1,6 @@
 """The commands `run` and `smoke`."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -84,7 +85,8 @@ def smoke(notebooks: tuple[Path, ...], workflows: bool, **options: Any) -> None:
     settings = checked(load_settings)
     options, output = _split(options)
     planned = []
-    for path in notebooks or [settings.root / name for name in settings.paths]:
+    own = [Path(os.path.relpath(settings.root / name)) for name in settings.paths]
+    for path in notebooks or own:
         names = checked(_workflows, path) if workflows else []
         for name in [None, *names]:
             planned.append((path, {**options, "smoke": True, "workflow": name}))
@@ -125,9 +127,9 @@ def _run(
             click.echo(line)
     if is_table or len(jobs) > 1:
         click.echo(table(reports))
-        begun = {report.label for report in reports}
+        begun = {(report.notebook, report.workflow) for report in reports}
         for job in jobs:
-            if job.label not in begun:
+            if (job.path, job.workflow) not in begun:
                 click.echo(f"{job.label}  not begun")
     elif reports[0].exit_code == 0:
         click.echo(reports[0].line())

@@ -109,8 +109,9 @@ class Watcher:
                     kind = self._execute(draft, parameters)
                 if kind == "through":
                     self.kernel.say_goodbye()
-            except KeyboardInterrupt:
-                self.is_interrupted = True
+            except (KeyboardInterrupt, asyncio.InvalidStateError):
+                if not self.is_interrupted:  # the second interrupt may fall into asyncio's own code
+                    raise
             finally:
                 exit_code = self.kernel.exit_code()
                 with contextlib.suppress(KeyboardInterrupt):
@@ -235,11 +236,12 @@ class Watcher:
         """The first interrupt lets the running cell save; the second ends everything."""
 
         def on_signal(number: int, frame: Any) -> None:
-            if self.is_interrupted or not self._is_started:
+            if self.is_interrupted:
                 raise KeyboardInterrupt
             self.is_interrupted = True
-            self._progress("Interrupted: waiting for the cell to end. Once more to end it at once.")
-            self.kernel.interrupt()
+            if self._running() is not None:
+                self._progress("Interrupted: waiting for the cell to end. Again to end it at once.")
+                self.kernel.interrupt()
 
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -264,8 +266,10 @@ def _without_outputs(nb: NotebookNode) -> NotebookNode:
 def _record(number: int, cell: NotebookNode, is_left_out: bool) -> CellRecord | None:
     if cell.cell_type != "code" or not cell.source.strip():
         return None
+    n_blank = next(i for i, line in enumerate(cell.source.split("\n")) if line.strip())
     is_skipped = is_left_out or has_tag(cell, SKIP_TAG)
-    return CellRecord(number, id_of(cell), title_of(cell), tuple(tags_of(cell)), is_skipped)
+    names = (id_of(cell), title_of(cell), tuple(tags_of(cell)))
+    return CellRecord(number, *names, n_blank, is_skipped)
 
 
 def _without_fields(path: Path) -> str:

@@ -53,11 +53,15 @@ def lane_faults(table: Mapping[str, Any]) -> Iterator[str]:
             )
             continue
         for key, value in values.items():
-            if not isinstance(value, KINDS.get(key, object)) or key not in KINDS:
-                kind = KINDS[key].__name__ if key in KINDS else f"one of {', '.join(KINDS)}"
+            if key not in KINDS:
                 yield (
-                    f"lanes.{lane}.{key} in [tool.notebooks] is {value!r}, but a {kind} is wanted. "
-                    "Correct pyproject.toml."
+                    f"lanes.{lane}.{key} in [tool.notebooks] is not a key of a lane. "
+                    f"Known: {', '.join(KINDS)}. Correct pyproject.toml."
+                )
+            elif not isinstance(value, KINDS[key]):
+                yield (
+                    f"lanes.{lane}.{key} in [tool.notebooks] is {value!r}, but a "
+                    f"{KINDS[key].__name__} is wanted. Correct pyproject.toml."
                 )
 
 

@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -119,6 +120,7 @@ def run_jobs(
 def _start(job: Job) -> Worker:
     """Start a worker; an interrupt meanwhile waits until it has a group of its own."""
     context = multiprocessing.get_context("spawn")
+    resource_tracker.ensure_running()  # when it starts, it lets interrupts through
     messages, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(job, theirs), name=job.label)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
@@ -135,11 +137,22 @@ def _work(job: Job, messages: Connection) -> None:
     os.setpgrp()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
+    is_begun = False
+
     def send(message: Any) -> None:
+        nonlocal is_begun
+        is_begun = True
         with contextlib.suppress(OSError):  # nobody listens any more
             messages.send(message)
 
+    def on_signal(number: int, frame: Any) -> None:
+        """Stop what has not begun; while cells run, others listen, and then the page is written."""
+        if not is_begun:
+            raise KeyboardInterrupt
+
     with contextlib.suppress(KeyboardInterrupt):
+        for number in STOPS:
+            signal.signal(number, on_signal)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         try:
             outcome: RunReport | ToolsError = run_job(job, send)

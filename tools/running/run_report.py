@@ -89,7 +89,10 @@ def annotations(reports: Sequence[RunReport]) -> list[str]:
         verdict = report.verdict
         if verdict.status == "completed":
             continue
-        place = f"file={_property(str(report.notebook))},line={file_line(report)}"
+        path = report.notebook.absolute()  # GitHub wants it from the root, where CI works
+        is_below = path.is_relative_to(Path.cwd())
+        path = path.relative_to(Path.cwd()) if is_below else report.notebook
+        place = f"file={_property(path.as_posix())},line={file_line(report)}"
         title = _property(f"{report.label} {verdict.status}: {verdict.cause}")
         lines.append(f"::error {place},title={title}::{_data(str(verdict))}")
     return lines

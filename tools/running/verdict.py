@@ -44,6 +44,8 @@ class CellRecord:
     id: str
     title: str
     tags: tuple[str, ...] = ()
+    n_blank: int = 0
+    """Blank lines at the top, which IPython drops before it counts."""
     is_skipped: bool = False
     started: float | None = None
     seconds: float | None = None
@@ -132,7 +134,7 @@ def judge_cell(cell: CellRecord) -> Verdict | None:
     reply = cell.reply or {"status": "ok"}
     fault = reply if reply["status"] != "ok" else next(iter(cell.errors), None)
     lines = plain("\n".join((fault or {}).get("traceback") or [])).splitlines()
-    traceback, line = "\n".join(lines[-TRACEBACK_LINES:]), failing_line(fault)
+    traceback, line = "\n".join(lines[-TRACEBACK_LINES:]), failing_line(fault) + cell.n_blank
     if cell.broke:
         stubborn = "" if cell.reply else ", nor when it was interrupted"
         reason = f"did not end within {cell.broke}{stubborn}"
