@@ -95,6 +95,20 @@ def test_an_interrupt_stops_all_and_begins_no_other(project):
     assert psutil.wait_procs(family, timeout=5)[1] == []
 
 
+@pytest.mark.parametrize("delay_s", [0.4, 0.7, 1.0])
+def test_an_interrupt_while_all_is_still_starting_ends_it_quietly(project, delay_s):
+    for name in ("a", "b"):
+        write_demo(project, WAIT.format(name=name), name=f"{name}.ipynb")
+    process = command_line("run", "a.ipynb", "b.ipynb", "--workers", "2", cwd=project)
+    time.sleep(delay_s)
+
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+
+    assert process.returncode in (1, 130, -signal.SIGINT)  # 1: click had not begun to run it
+    assert "Traceback" not in err or process.returncode == -signal.SIGINT
+
+
 def is_kernel_of(process, name):
     """Whether a process writes to the log of a notebook's run."""
     return any(f".running-{name}-" in file.path for file in process.open_files())
