@@ -8,6 +8,7 @@ HelpersError
         CheckpointFormatError      one that another version of the suite wrote
     RunFolderError(OSError)        a run folder that cannot be made or written
     TrackingError(OSError)         a record that cannot be written, or a run that is not on record
+        DatabaseUnavailableError   a database that is locked, full, gone or damaged for now
     DivergedError(ArithmeticError) a loss or gradient that is not finite
     SearchError(RuntimeError)      a search without a winner, or that was started as another one
 
@@ -51,6 +52,14 @@ class RunFolderError(HelpersError, OSError):
 
 class TrackingError(HelpersError, OSError):
     """The database of runs cannot be used, or does not know a run."""
+
+
+class DatabaseUnavailableError(TrackingError):
+    """The database of runs cannot be used for now; `cause` says in a word why."""
+
+    def __init__(self, message: str, cause: str) -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
 class DivergedError(HelpersError, ArithmeticError):

@@ -35,7 +35,10 @@ OPTIONAL = {
 }  # fmt: skip
 PICKLES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 # Modules that are loaded only when their library is wanted.
-ADAPTERS = {(f"tracking/{name}.py", "sqlalchemy") for name in ("connect", "db", "schema")}
+ADAPTERS = {
+    (f"tracking/{name}.py", "sqlalchemy")
+    for name in ("connect", "db", "entries", "migrations", "rebuild", "salvage", "schema")
+}
 
 
 class Import(NamedTuple):

@@ -428,7 +428,9 @@ def test_processes_that_open_a_new_database_at_once_make_one_schema(tmp_path):
 
     assert [opener.wait(60) for opener in openers if opener.communicate()] == [0] * 3
     with closing(sqlite3.connect(tmp_path / "runs.db")) as raw:
-        assert raw.execute("SELECT version FROM trainbook_schema").fetchall() == [(1,)]
+        assert raw.execute("SELECT version FROM trainbook_schema").fetchall() == [
+            (schema.SCHEMA_VERSION,)
+        ]
 
 
 def test_backup_made_during_writes_holds_all_rows_before_it(db, tmp_path):
@@ -522,31 +524,38 @@ def test_folder_that_cannot_be_written_is_refused(tmp_path):
 
 def test_newer_schema_can_be_read_and_is_not_written(db, tmp_path):
     with closing(sqlite3.connect(tmp_path / "runs.db")) as raw, raw:
-        raw.execute("INSERT INTO trainbook_schema VALUES (2)")
+        raw.execute("INSERT INTO trainbook_schema VALUES (99)")
         raw.execute("ALTER TABLE runs ADD COLUMN mood TEXT")
 
     with ExperimentDB(tmp_path / "runs.db") as newer:
         assert newer.run("a")["seed"] == 7
-        with pytest.raises(TrackingError, match="has schema 2"):
+        with pytest.raises(TrackingError, match="has schema 99"):
             newer.log_metrics("a", [(1, {"loss": 1.0})])
-        with pytest.raises(TrackingError, match="has schema 2"):
+        with pytest.raises(TrackingError, match="has schema 99"):
             newer.start_run("b", **RUN)
         assert newer.metrics("a").empty
 
 
-def test_damaged_database_is_named(db, tmp_path):
+def test_damaged_database_is_moved_aside_and_told(db, tmp_path):
     db.log_metrics("a", [(step, {"loss": 1.0}) for step in range(2000)])
-    db.close()
     path = tmp_path / "runs.db"
-    path.write_bytes(path.read_bytes()[:100] + b"\xff" * 20_000)
+    damaged = path.read_bytes()[:100] + b"\xff" * 20_000
+    path.write_bytes(damaged)
 
-    with pytest.raises(TrackingError, match=r"runs\.db cannot be used .*malformed"):
-        ExperimentDB(path).metrics("a")
+    with ExperimentDB(path) as anew:
+        assert anew.runs().empty
+        assert "runs.db was damaged" in anew.notes[0] and "runs.db.damaged-1" in anew.notes[0]
+    assert (tmp_path / "runs.db.damaged-1").read_bytes() == damaged
 
 
 @pytest.mark.parametrize(
     ("version", "mode"),
-    [((3, 37, 2), "DELETE"), ((3, 51, 2), "DELETE"), ((3, 51, 3), "WAL"), ((4, 0, 0), "WAL")],
+    [
+        ((3, 37, 2), ("TRUNCATE", "FULL")),
+        ((3, 51, 2), ("TRUNCATE", "FULL")),
+        ((3, 51, 3), ("WAL", "NORMAL")),
+        ((4, 0, 0), ("WAL", "NORMAL")),
+    ],
 )
 def test_journal_is_one_that_the_version_of_sqlite_keeps_safely(version, mode):
     assert journal_mode(version) == mode
@@ -562,7 +571,7 @@ def test_journal_left_by_a_newer_sqlite_is_changed_to_a_safe_one(db, tmp_path):
         found = raw.execute("PRAGMA journal_mode").fetchone()[0]
 
     assert runs == ["a"]
-    assert found.upper() == journal_mode(sqlite3.sqlite_version_info)
+    assert (found == "wal") == (journal_mode(sqlite3.sqlite_version_info)[0] == "WAL")
 
 
 @pytest.mark.parametrize("table", schema.metadata.sorted_tables, ids=str)

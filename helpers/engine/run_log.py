@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -16,30 +14,30 @@ if TYPE_CHECKING:
     from helpers.engine.run import Run
     from helpers.tracking.db import ExperimentDB
 
-RETRY_S = 60.0
+END_WAIT_S = 30.0
 
 
 class RunLog(Callback):
     """Keep metrics, events, checkpoints and the end of a run in the database.
 
-    What cannot be written waits in memory and is tried again after a minute and at the end; that it
-    waits is told once. The rows are in `metrics.jsonl` all the same.
+    Nothing here waits for the database, and nothing raises: what it cannot take for now waits in
+    `spool.jsonl` of the run folder and is merged later. That it waits is told once.
     """
 
     def __init__(self, db: ExperimentDB) -> None:
         self.db = db
-        self._waiting: list[Callable[[], None]] = []
-        self._retry_at = 0.0
+        self._told: set[str] = set()
 
     def start(self, run: Run, config: TrainingConfig, identity: dict[str, Any]) -> None:
-        """Put the run on record with the rows it has, and drop those beyond its checkpoint.
-
-        Raises: TrackingError if the database cannot be written: nothing is lost yet.
-        """
+        """Put the run on record with the rows it has, and drop those beyond its checkpoint."""
+        from helpers.tracking import entries
         from helpers.tracking.environment import code_version, environment
+        from helpers.tracking.writer import RunWriter
 
-        self.db.start_run(
-            run.run_id,
+        self._entries, self._writer = entries, RunWriter(self.db, run.folder.path)
+        self._add(
+            run,
+            entries.run,
             name=run.run_id,
             config=config.to_dict(),
             task=identity["task"],
@@ -49,54 +47,69 @@ class RunLog(Callback):
             seed=config.seed,
             run_dir=str(run.folder.path),
         )
-        self.db.forget_after(run.run_id, run.state.step)
-        self.db.log_metrics(run.run_id, [(r["step"], _numbers(r)) for r in run.tracker.rows])
+        self.rewound(run)
+        for step in run.folder.checkpoints.steps():
+            path = run.folder.checkpoints.path(step)
+            # A kill may have come between the checkpoint and its row.
+            self._add_checkpoint(run, step, path, sum(f.stat().st_size for f in path.iterdir()))
+        self._tell(run)
+
+    def rewound(self, run: Run) -> None:
+        """Make the metrics on record those of the run, which stands at an earlier step again."""
+        self._add(run, self._entries.forget, run.state.step)
+        self._add(run, self._entries.history)
 
     def on_log(self, run: Run, row: dict[str, Any]) -> None:
-        self._send(run, self.db.log_metrics, run.run_id, [(row["step"], _numbers(row))])
+        self._add(run, self._entries.metrics, [(row["step"], self._entries.numbers(row))])
+        self._tell(run)
 
-    on_evaluate = on_log
+    def on_evaluate(self, run: Run, row: dict[str, Any]) -> None:
+        # As it is in the file, with its time.
+        self.on_log(run, {**run.tracker.rows[-1], **row})
 
     def on_checkpoint(self, run: Run, info: CheckpointInfo) -> None:
-        self._send(
-            run,
-            self.db.log_checkpoint,
-            run.run_id,
-            info.step,
-            str(info.path),
-            bytes=info.n_bytes,
-            is_best=info.step == run.state.best_step,
-            metrics={"best_loss": run.state.best_loss},
-        )
+        self._add_checkpoint(run, info.step, info.path, info.n_bytes)
+        self._writer.flush()
+        self._tell(run)
 
     def on_event(self, run: Run, kind: str, message: str) -> None:
-        self._send(run, self.db.log_event, run.run_id, kind, message, step=run.state.step)
+        self._add(run, self._entries.event, kind, message, run.state.step, {})
 
     def finish(self, run: Run, status: str, final: dict[str, float]) -> None:
         """Write how the session ended, and all that still waits."""
         results = {**run.state.to_dict(), "training_s": run.tracker.elapsed_s}
         results |= {f"final_{name}": value for name, value in final.items()}
-        self._retry_at = 0.0
         if status in ("completed", "stopped_early") and run.folder.model_file.is_file():
-            self._send(run, self.db.log_artifact, run.run_id, run.folder.model_file, "model")
-        self._send(run, self.db.finish_run, run.run_id, status, results)
+            self._add(run, self._entries.artifact, run.folder.model_file, "model")
+        self._add(run, self._entries.finish, status, results)
+        is_done = self._writer.flush(END_WAIT_S)
+        self._tell(run)
+        self._writer.close(END_WAIT_S if is_done else 0.0)
 
-    def _send(self, run: Run, method: Callable[..., None], *values: Any, **named: Any) -> None:
-        self._waiting.append(functools.partial(method, *values, **named))
-        if time.monotonic() < self._retry_at:
-            return
-        is_told = self._retry_at > 0
+    def _add_checkpoint(self, run: Run, step: int, path: Any, n_bytes: int) -> None:
+        is_best, metrics = step == run.state.best_step, {"best_loss": run.state.best_loss}
+        self._add(run, self._entries.checkpoint, step, str(path), n_bytes, is_best, metrics)
+
+    def _add(self, run: Run, make: Callable[..., Any], *values: Any, **named: Any) -> None:
+        """Put an entry on its way; one that cannot be made is told and left out."""
         try:
-            while self._waiting:
-                self._waiting[0]()
-                self._waiting.pop(0)
+            entry = make(run.run_id, *values, **named)
         except TrackingError as error:
-            self._retry_at = time.monotonic() + RETRY_S
-            if not is_told:
-                run.tell("not recorded", f"{error} The run goes on without it.")
+            self._tell_once(run, str(error))
             return
-        self._retry_at = 0.0
+        self._writer.add(entry)
 
+    def _tell(self, run: Run) -> None:
+        """Tell what became of the database, and what keeps rows from it."""
+        while self.db.notes:
+            self._tell_once(run, self.db.notes.pop(0))
+        trouble = self._writer.take_trouble()
+        if trouble:
+            self._tell_once(
+                run, f"{trouble} The run goes on; its rows wait in {run.folder.path}/spool.jsonl."
+            )
 
-def _numbers(row: dict[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in row.items() if name != "step"}
+    def _tell_once(self, run: Run, message: str) -> None:
+        if message not in self._told:
+            self._told.add(message)
+            run.tell("not recorded", message)

@@ -2,78 +2,84 @@
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-import json
-import os
-import shutil
-import sqlite3
-import tempfile
+import random
+import threading
 import time
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from importlib import import_module
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import (
-    Connection,
-    Engine,
-    Table,
-    delete,
-    func,
-    insert,
-    inspect,
-    select,
-    update,
-)
+from sqlalchemy import Connection, Table, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from helpers.errors import TrackingError
-from helpers.tracking import schema
-from helpers.tracking.connect import BUSY_TIMEOUT_S, open_engine, parse_url
-from helpers.tracking.environment import fingerprint
+from helpers.errors import DatabaseUnavailableError, TrackingError
+from helpers.tracking import entries, migrations, rebuild, schema, spool, sqlite_file, tables
+from helpers.tracking.connect import (
+    BUSY_TIMEOUT_S,
+    check_place,
+    explain,
+    open_engine,
+    parse_url,
+    transaction,
+)
+from helpers.tracking.entries import Entry
+from helpers.tracking.owner import is_dead
+from helpers.tracking.salvage import salvage
 
 if typing.TYPE_CHECKING:
     from pandas import DataFrame
 
-STATUSES = ("running", "completed", "paused", "stopped_early", "failed")
-CHECKPOINT_STATUSES = ("kept", "deleted", "damaged")
-_NOT_SET = "(not set)"
-_CURES = {
-    "locked": f"Another process has held it for {BUSY_TIMEOUT_S} s: close that one, or wait.",
-    "is full": "The disk is full: free some space and call again.",
-    "readonly": "Make the file and its folder writable.",
-    "unable to open": "Give the path of a file, not of a folder.",
-    "not a database": "Give another path, or put a backup in its place.",
-    "malformed": "Move the file aside and put a backup in its place.",
-}
+BATCH = 500
+# Not the common generator: the random state of a run is part of what it continues from.
+_JITTER = random.Random()
+# What an entry or a folder may cause that another version, or an editor, wrote.
+_REFUSALS = (TrackingError, LookupError, TypeError, ValueError, ArithmeticError)
+_NOT_A_RUN = (*_REFUSALS, AttributeError, SQLAlchemyError, OSError)
 
 
 class ExperimentDB:
     """Open the database of runs at a path, `sqlite:///path` or `postgresql://...`.
 
-    Every write is one transaction: it is kept whole, also through a kill, or not at all.
+    Every write is one transaction: it is kept whole, also through a kill, or not at all. A SQLite
+    file that is missing or damaged is made anew from the run folders below `output_dir` (the
+    folder of the file, unless given); a damaged one is moved aside first, and `notes` says so.
 
     >>> with ExperimentDB(getfixture("tmp_path") / "runs.db") as db:
     ...     db.runs().empty
     True
 
-    Raises: TrackingError if the place cannot be used; every method raises it for an unknown run.
+    Raises: TrackingError if the place cannot be used; every method raises it for an unknown run,
+    and DatabaseUnavailableError while the database is locked, full or gone.
     """
 
-    def __init__(self, url: str | Path) -> None:
+    def __init__(
+        self,
+        url: str | Path,
+        *,
+        output_dir: str | Path | None = None,
+        busy_timeout_s: float = BUSY_TIMEOUT_S,
+    ) -> None:
         self._url = parse_url(url)
-        self._engine = open_engine(self._url)
-        # Writers begin IMMEDIATE: a lock that is taken late fails at once, whatever the timeout.
+        self._timeout_s = busy_timeout_s
+        self._file: Path | None = None
+        if self._url.get_backend_name() == "sqlite":
+            self._file = Path(self._url.database or "").absolute()
+            check_place(self._file)
+        folder = output_dir if output_dir is not None else self._file and self._file.parent
+        self._output_dir = None if folder is None else Path(folder).expanduser().absolute()
+        self._engine = open_engine(self._url, busy_timeout_s)
         self._writer = self._engine.execution_options(sqlite_begin="IMMEDIATE")
-        self._version = schema.SCHEMA_VERSION
+        self._opening = threading.RLock()
+        self._version: int | None = None
+        self._seen: tuple[int, int] | None = None
+        self._was_open = False
+        self.notes: list[str] = []
         try:
-            self._version = self._make_tables()
-        except BaseException:
-            self.close()
-            raise
+            self._open()
+        except DatabaseUnavailableError as error:  # each call tries again
+            self.notes.append(str(error))
 
     def start_run(
         self,
@@ -89,90 +95,34 @@ class ExperimentDB:
         run_dir: str | Path,
     ) -> None:
         """Put a run on record, or continue it: its creation time and results are kept."""
-        identity = {
-            "config": schema.check_plain("config", config),
-            "task": schema.check_plain("task", task),
-            "data_fingerprint": schema.printable(data_fingerprint),
-            "code_version": schema.printable(code_version),
-            "seed": seed,
-        }
-        now = time.time()
-        row = {
-            **identity,
-            "run_id": schema.check_key("run_id", run_id),
-            "number": select(
-                func.coalesce(func.max(schema.runs.c.number), 0) + 1
-            ).scalar_subquery(),
-            "name": schema.printable(name),
-            "status": "running",
-            "created": now,
-            "updated": now,
-            "finished": None,
-            "fingerprint": fingerprint(identity),
-            "run_dir": schema.printable(os.fspath(run_dir)),
-            "environment": schema.check_plain("environment", environment),
-            "results": {},
-        }
-        with self._writing() as connection:
-            statement = self._upsert(schema.runs, keep=("number", "created", "results"))
-            connection.execute(statement.values(row))
+        entry = entries.run(
+            run_id,
+            name=name,
+            config=config,
+            task=task,
+            data_fingerprint=data_fingerprint,
+            code_version=code_version,
+            environment=environment,
+            seed=seed,
+            run_dir=run_dir,
+        )
+        self.write([entry])
 
     def log_metrics(self, run_id: str, rows: Iterable[tuple[int, Mapping[str, float]]]) -> None:
         """Record `(step, {name: value})` rows together; a step logged again replaces its values."""
-        values = {
-            (schema.check_step(step), schema.check_key("metric name", name)): schema.check_number(
-                name, value
-            )
-            for step, metrics in rows
-            for name, value in metrics.items()
-        }
-        found = [
-            {"run_id": run_id, "name": name, "step": step, "value": value}
-            for (step, name), value in values.items()
-        ]
-        with self._writing(run_id) as connection:
-            if found:
-                connection.execute(self._upsert(schema.metrics), found)
+        self.write([entries.metrics(run_id, rows)])
 
     def log_event(
         self, run_id: str, kind: str, message: str, step: int | None = None, **details: Any
     ) -> None:
         """Record that something happened; `details` are plain JSON values."""
-        row = {
-            "run_id": run_id,
-            "time": time.time(),
-            "step": None if step is None else schema.check_step(step),
-            "kind": schema.printable(kind),
-            "message": schema.printable(message),
-            "details": schema.check_plain("details", details),
-        }
-        with self._writing(run_id) as connection:
-            connection.execute(insert(schema.events), row)
+        self.write([entries.event(run_id, kind, message, step, details)])
 
     def log_artifact(
         self, run_id: str, path: str | Path, kind: str, name: str | None = None
     ) -> None:
         """Record a file with its size and SHA-256, under its own name unless another is given."""
-        path = Path(path)
-        try:
-            with path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-                size = file.tell()
-        except OSError as error:
-            raise TrackingError(
-                f"{path} was given as an artifact, but it cannot be read ({error.strerror}). "
-                "Give the path of a file."
-            ) from error
-        row = {
-            "run_id": run_id,
-            "name": schema.check_key("artifact name", path.name if name is None else name),
-            "kind": schema.printable(kind),
-            "path": schema.printable(os.fspath(path)),
-            "bytes": size,
-            "sha256": sha256,
-        }
-        with self._writing(run_id) as connection:
-            connection.execute(self._upsert(schema.artifacts), row)
+        self.write([entries.artifact(run_id, path, kind, name)])
 
     def log_checkpoint(
         self,
@@ -184,80 +134,33 @@ class ExperimentDB:
         metrics: Mapping[str, float],
     ) -> None:
         """Record a checkpoint that is on disk; if it is the best one, the others are not."""
-        row = {
-            "run_id": run_id,
-            "step": schema.check_step(step),
-            "path": schema.printable(os.fspath(path)),
-            "bytes": bytes,
-            "is_best": bool(is_best),
-            "status": "kept",
-            "created": time.time(),
-            "metrics": schema.check_plain("metrics", metrics),
-        }
-        table = schema.checkpoints
-        with self._writing(run_id) as connection:
-            if is_best:
-                connection.execute(
-                    update(table).where(table.c.run_id == run_id).values(is_best=False)
-                )
-            connection.execute(self._upsert(table), row)
+        self.write([entries.checkpoint(run_id, step, path, bytes, is_best, metrics)])
 
     def mark_checkpoint(self, run_id: str, step: int, status: str) -> None:
         """Say what became of a checkpoint: kept, deleted or damaged."""
-        _check_word("status", status, CHECKPOINT_STATUSES)
-        table = schema.checkpoints
-        with self._writing(run_id) as connection:
-            marked = connection.execute(
-                update(table).where(table.c.run_id == run_id, table.c.step == step),
-                {"status": status},
-            )
-            if not marked.rowcount:
-                raise TrackingError(
-                    f"Step {step} of run {run_id} was marked {status}, but no checkpoint of that "
-                    "step is on record. Record it with log_checkpoint."
-                )
+        self.write([entries.checkpoint_status(run_id, step, status)])
 
     def forget_after(self, run_id: str, step: int) -> None:
         """Delete the metrics of later steps, as a resume from an older checkpoint needs."""
-        table = schema.metrics
-        with self._writing(run_id) as connection:
-            connection.execute(
-                delete(table).where(
-                    table.c.run_id == run_id, table.c.step > schema.check_step(step)
-                )
-            )
+        self.write([entries.forget(run_id, step)])
 
     def finish_run(self, run_id: str, status: str, results: Mapping[str, Any]) -> None:
         """Record how a run ended: completed, paused, stopped_early or failed."""
-        _check_word("status", status, STATUSES[1:])
-        row = {
-            "status": status,
-            "finished": None if status == "paused" else time.time(),
-            "results": schema.check_plain("results", results),
-        }
-        with self._writing(run_id) as connection:
-            connection.execute(
-                update(schema.runs).where(schema.runs.c.run_id == run_id).values(row)
-            )
+        self.write([entries.finish(run_id, status, results)])
 
     def runs(self) -> DataFrame:
         """Return all runs in the order they were first started, with the numbers of their results.
 
+        A run whose process died without a word is `interrupted`.
+
         Units: times are UTC.
         """
-        import pandas
-
-        names = [c for c in schema.runs.c if c.name not in ("config", "environment", "number")]
+        left_out = ("config", "environment", "number", "host", "pid", "boot_id", "process_start")
+        columns = [c for c in schema.runs.c if c.name not in left_out]
         with self._reading() as connection:
-            rows = connection.execute(select(*names).order_by(schema.runs.c.number)).mappings()
+            rows = connection.execute(select(*columns).order_by(schema.runs.c.number)).mappings()
             records = [dict(row) for row in rows]
-        for record in records:
-            for name, value in record.pop("results").items():
-                if isinstance(value, str | int | float):
-                    record.setdefault(name, value)
-        columns = [c.name for c in names if c.name != "results"] if not records else None
-        frame = pandas.DataFrame(records, columns=columns)
-        return _with_times(frame, "created", "updated", "finished").set_index("run_id")
+        return tables.runs_table(records, [c.name for c in columns])
 
     def run(self, run_id: str) -> dict[str, Any]:
         """Return the record of one run; times are UTC seconds."""
@@ -271,32 +174,25 @@ class ExperimentDB:
         NaN is also what a metric shows at a step where others were logged and it was not; asked
         for alone, a metric has only its own steps.
         """
-        import pandas
-
-        table = schema.metrics
-        statement = select(table.c.step, table.c.name, table.c.value).where(
-            table.c.run_id == run_id
+        columns = schema.metrics.c
+        statement = select(columns.step, columns.name, columns.value).where(
+            columns.run_id == run_id
         )
         if names is not None:
-            statement = statement.where(
-                table.c.name.in_([schema.check_key("metric name", n) for n in names])
-            )
+            wanted = [schema.check_key("metric name", name) for name in names]
+            statement = statement.where(columns.name.in_(wanted))
         with self._reading(run_id) as connection:
             rows = connection.execute(statement).all()
-        frame = pandas.DataFrame(rows, columns=["step", "name", "value"])
-        frame = frame.astype({"step": "int64", "value": "float64"})
-        wide = frame.pivot(index="step", columns="name", values="value").sort_index()
-        wide = wide.reindex(columns=sorted(wide.columns) if names is None else list(names))
-        return wide.rename_axis(columns=None)
+        return tables.metrics_table(rows, names)
 
     def events(self, run_id: str) -> DataFrame:
         """Return what happened to a run, in the order it was written; times are UTC."""
-        frame = self._table(schema.events, run_id, "id")
-        return _with_times(frame, "time").astype({"step": "Int64"})
+        frame = self._table(schema.events, run_id, "id").drop(columns="key")
+        return tables.with_times(frame, "time").astype({"step": "Int64"})
 
     def checkpoints(self, run_id: str) -> DataFrame:
         """Return the checkpoints of a run by step, also those that are gone; times are UTC."""
-        return _with_times(self._table(schema.checkpoints, run_id, "step"), "created")
+        return tables.with_times(self._table(schema.checkpoints, run_id, "step"), "created")
 
     def artifacts(self, run_id: str) -> DataFrame:
         """Return the files of a run by name, with size in bytes and SHA-256."""
@@ -304,46 +200,86 @@ class ExperimentDB:
 
     def compare(self, run_a: str, run_b: str) -> DataFrame:
         """Return each setting and final result in which two runs differ, a line each."""
-        import pandas
-
-        a, b = (_flatten(_comparable(self.run(run_id))) for run_id in (run_a, run_b))
-        lines = {
-            name: (a.get(name, _NOT_SET), b.get(name, _NOT_SET))
-            for name in {**a, **b}
-            if not _same(a.get(name, _NOT_SET), b.get(name, _NOT_SET))
-        }
-        return pandas.DataFrame(
-            lines.values(), index=pandas.Index(lines, dtype=object), columns=[run_a, run_b]
-        )
+        return tables.differences(self.run(run_a), self.run(run_b), [run_a, run_b])
 
     def backup(self, path: str | Path) -> None:
-        """Write a consistent copy of a SQLite database to any disk, also while it is in use."""
+        """Write a consistent and checked copy of a SQLite database to any disk.
+
+        It may be in use meanwhile, and the call may come from any thread. What is at the path stays
+        until the copy is whole.
+        """
         path = Path(path)
-        if not self._is_sqlite:
+        if self._file is None:
             raise TrackingError(
                 f"backup was called on {self}, but it copies SQLite files. Use pg_dump."
             )
-        if path.resolve() == Path(self._url.database or "").resolve():
+        if path.resolve() == self._file.resolve():
             raise TrackingError(
                 f"{path} is the database itself, but a backup goes elsewhere. Give another path."
             )
-        # SQLite cannot write to Drive safely, so it writes a local file, and that is copied.
-        with tempfile.TemporaryDirectory() as folder, self._reading() as connection:
-            source, copy = connection.connection.driver_connection, Path(folder) / "runs.db"
-            assert source is not None
-            try:
-                with closing(sqlite3.connect(copy)) as target:
-                    source.backup(target)
-                _replace(copy, path)
-            except (OSError, sqlite3.Error) as error:
-                raise TrackingError(
-                    f"{path} was given for a backup, but it cannot be written ({error}). "
-                    "Give a path in a folder that can be written and has room."
-                ) from error
+        self._open()
+        try:
+            sqlite_file.backup(self._file, path, self._timeout_s)
+        except DatabaseUnavailableError:
+            self._version = None
+            raise
+
+    def merge_spools(self, output_dir: str | Path | None = None) -> int:
+        """Write what waits in the spools of all run folders below; return the number of entries.
+
+        The spool of a run that another process is merging right now is left to it.
+        """
+        return sum(self.merge_spool(f, wait=False) for f in self._run_folders(output_dir))
+
+    def merge_spool(self, folder: Path, *, wait: bool = True) -> int:
+        """Write what waits in the spool of one run folder; return the number of entries.
+
+        What the database refuses for good is kept in `spool.refused.jsonl`.
+
+        Raises: DatabaseUnavailableError; all is in the spool then.
+        """
+        n_merged = 0
+        with spool.merging(folder, wait=wait) as is_ours:
+            while is_ours and (part := spool.take(folder)):
+                waiting = spool.read(part)
+                self._merge(waiting, folder)
+                part.unlink()
+                n_merged += len(waiting)
+        return n_merged
+
+    def rebuild(self, output_dir: str | Path | None = None) -> int:
+        """Put the runs of all run folders below on record again; return their number.
+
+        What they know replaces what is on record, everything else stays.
+        """
+        folders = self._run_folders(output_dir)
+        known: set[str] = set()
+        self._apply(lambda connection: known.update(self._import(connection, folders)))
+        self.merge_spools(output_dir)
+        return len(known)
+
+    def write(self, batch: Sequence[Entry]) -> None:
+        """Write entries in one transaction.
+
+        Raises: DatabaseUnavailableError if it cannot be had; TrackingError if one is refused.
+        """
+
+        def work(connection: Connection) -> None:
+            for entry in batch:
+                entries.apply(connection, entry)
+
+        self._apply(work)
 
     def close(self) -> None:
         """Close all connections; a later call opens a new one."""
         self._engine.dispose()
+
+    @property
+    def name(self) -> str:
+        """Where the database is, without a password."""
+        if self._file is not None:
+            return str(self._file)
+        return self._url.render_as_string(hide_password=True)
 
     def __enter__(self) -> ExperimentDB:
         return self
@@ -355,147 +291,217 @@ class ExperimentDB:
         return f"ExperimentDB({str(self)!r})"
 
     def __str__(self) -> str:
-        if self._is_sqlite:
-            return self._url.database or ""
-        return self._url.render_as_string(hide_password=True)
+        return self.name if self._file is None else self._url.database or ""
 
     def _repr_html_(self) -> str:
         shown = ["name", "status", "created", "updated", "seed", "data_fingerprint", "code_version"]
         return self.runs()[shown].to_html(max_rows=20)
 
-    @property
-    def _is_sqlite(self) -> bool:
-        return self._url.get_backend_name() == "sqlite"
-
-    def _make_tables(self) -> int:
-        """Make the tables if there are none; return the version of the schema that is there."""
-        with self._transaction(self._writer) as connection:
-            tables = inspect(connection).get_table_names()
-            if schema.version.name in tables:
-                return connection.execute(select(func.max(schema.version.c.version))).scalar_one()
-            if tables:
-                raise TrackingError(
-                    f"{self} holds the tables of another program ({', '.join(tables[:3])}), but a "
-                    "database of runs of its own is wanted. Give another path or database."
+    def _open(self) -> None:
+        """Make sure that what has the name now is a sound database of this schema."""
+        is_there = self._file is None or sqlite_file.identity(self._file) == self._seen
+        if self._version is not None and is_there:
+            return
+        with self._opening:
+            aside, reason = None, ""
+            if self._file is not None:
+                aside, reason = sqlite_file.check_or_set_aside(
+                    self._file, self._timeout_s, is_ours=self._was_open or self._has_runs()
                 )
-            schema.metadata.create_all(connection, checkfirst=False)
-            connection.execute(insert(schema.version), {"version": schema.SCHEMA_VERSION})
-            return schema.SCHEMA_VERSION
+                self._seen = sqlite_file.identity(self._file)
+            self._version = self._make_schema(aside, reason)
+            self._was_open = True
+            if self._version == schema.SCHEMA_VERSION:
+                self._settle()
 
-    @contextmanager
-    def _transaction(self, engine: Engine) -> Iterator[Connection]:
-        """One transaction, in which the errors of SQLAlchemy become ours."""
+    def _make_schema(self, aside: Path | None, reason: str) -> int:
+        """Make the tables, or bring them up to date; return the version that is there."""
+        with transaction(self._engine, str(self)) as connection:
+            version = migrations.version_of(connection, str(self))
+        if version is None:
+            self._make_tables(aside, reason)
+            return schema.SCHEMA_VERSION
+        while version < schema.SCHEMA_VERSION:
+            with transaction(self._writer, str(self)) as connection:
+                version = migrations.migrate(connection, str(self), self._save_old)
+        if version > schema.SCHEMA_VERSION:
+            self.notes.append(str(self._too_new(version)))
+        return version
+
+    def _make_tables(self, aside: Path | None, reason: str) -> None:
+        """Make the tables with all that the run folders know, unless another process just did."""
+        folders = self._run_folders()
+        with transaction(self._writer, str(self)) as connection:
+            if migrations.version_of(connection, str(self)) is not None:
+                return
+            migrations.create(connection)
+            n_salvaged = 0
+            known = self._import(connection, folders)
+            if aside is not None:
+                n_salvaged = salvage(connection, aside, known)
+        if aside is not None:
+            self.notes.append(
+                f"{self} was damaged ({reason}) and is now {aside.name}. It was built anew: "
+                f"{len(known)} runs from their folders, {n_salvaged} from what could be read of it."
+            )
+        elif self._was_open:
+            self.notes.append(
+                f"{self} was gone. It was built anew: {len(known)} runs from their folders."
+            )
+
+    def _import(self, connection: Connection, folders: Sequence[Path]) -> set[str]:
+        """Put the runs of folders on record; one that cannot be read is noted and left out."""
+        known = set()
+        for folder in filter(rebuild.has_run, folders):
+            try:
+                with connection.begin_nested():
+                    known.add(rebuild.import_run(connection, folder))
+            except _NOT_A_RUN as error:
+                if isinstance(error, SQLAlchemyError):
+                    error = explain(error, str(self))
+                if isinstance(error, DatabaseUnavailableError):
+                    raise error from None
+                self.notes.append(f"{folder} was left out of the record: {error}")
+        return known
+
+    def _save_old(self, version: int) -> None:
+        """Keep a copy of the database as it was before a migration."""
+        if self._file is None:
+            return
+        copy = self._file.with_name(f"{self._file.name}.v{version}.bak")
         try:
-            with engine.begin() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            cause = str(getattr(error, "orig", None) or error)
-            cure = next((_CURES[word] for word in _CURES if word in cause), "See the cause above.")
-            raise TrackingError(
-                f"{self} cannot be used ({cause}), and nothing of this call was kept. {cure}"
+            sqlite_file.backup(self._file, copy, self._timeout_s)
+        except TrackingError as error:
+            raise DatabaseUnavailableError(
+                f"{self} has schema {version} and is not migrated to {schema.SCHEMA_VERSION}, "
+                f"because no copy of it can be made first: {error}",
+                "full",
             ) from error
+
+    def _settle(self) -> None:
+        """Write what waits for this database, and say of dead runs that they are."""
+        for folder in self._run_folders():
+            if any(e.get("database") == self.name for e in spool.waiting(folder)):
+                self.merge_spool(folder, wait=False)
+        with transaction(self._engine, str(self)) as connection:
+            if not self._dead_runs(connection):
+                return
+        with transaction(self._writer, str(self)) as connection:
+            table = schema.runs
+            for run_id in self._dead_runs(connection):
+                ended = update(table).where(table.c.run_id == run_id)
+                connection.execute(ended.values(status="interrupted"))
+
+    def _dead_runs(self, connection: Connection) -> list[str]:
+        running = select(schema.runs).where(schema.runs.c.status == "running")
+        rows = connection.execute(running).mappings()
+        return [row["run_id"] for row in rows if is_dead(row, is_file=self._file is not None)]
+
+    def _merge(self, waiting: list[Entry], folder: Path) -> None:
+        """Write the entries of a spool in their order, in batches."""
+        batch: list[Entry] = []
+        for entry in waiting:
+            if entry["kind"] != "history":
+                batch.append(entry)
+            if batch and (entry["kind"] == "history" or len(batch) == BATCH):
+                self._write_or_refuse(batch, folder)
+                batch = []
+            if entry["kind"] == "history":
+                self._sync_metrics(entry["run_id"], folder)
+        if batch:
+            self._write_or_refuse(batch, folder)
+
+    def _sync_metrics(self, run_id: str, folder: Path) -> None:
+        for rows in rebuild.metric_chunks(folder):
+            self._apply(lambda c, rows=rows: entries.sync_metrics(c, run_id, rows))
+
+    def _write_or_refuse(self, batch: list[Entry], folder: Path) -> None:
+        """Write a batch; where one of it is refused, write each by itself and keep that one."""
+        try:
+            self.write(batch)
+            return
+        except DatabaseUnavailableError:
+            raise
+        except _REFUSALS:
+            run_id = batch[0]["run_id"]  # the database may be one that does not know it any more
+            self._apply(
+                lambda connection: (
+                    rebuild.is_on_record(connection, run_id) or self._import(connection, [folder])
+                )
+            )
+        refused = spool.LineFile(folder / spool.REFUSED)
+        for entry in batch:
+            try:
+                self.write([entry])
+            except DatabaseUnavailableError:
+                raise
+            except _REFUSALS as error:
+                refused.add(entry)
+                self.notes.append(f"An entry of {folder.name} was refused: {error}")
+
+    def _apply(self, work: Callable[[Connection], Any]) -> None:
+        """Do work in one transaction that writes; again, if the file was replaced meanwhile.
+
+        Raises: DatabaseUnavailableError if another process holds the database for too long.
+        """
+        end, n_repairs = time.monotonic() + 2 * self._timeout_s, 0
+        while True:
+            try:
+                self._open()
+                self._check_writable()
+                seen = self._seen
+                with transaction(self._writer, str(self)) as connection:
+                    work(connection)
+                if self._file is None or sqlite_file.identity(self._file) == seen:
+                    return
+            except DatabaseUnavailableError as error:
+                if error.cause in ("damaged", "missing") and n_repairs < 2:
+                    self._version = None
+                    n_repairs += 1
+                elif error.cause == "locked" and time.monotonic() < end:
+                    time.sleep(_JITTER.uniform(0.01, 0.2))
+                else:
+                    raise
+
+    def _check_writable(self) -> None:
+        if self._version is not None and self._version > schema.SCHEMA_VERSION:
+            raise self._too_new(self._version)
+
+    def _too_new(self, version: int) -> DatabaseUnavailableError:
+        return DatabaseUnavailableError(
+            f"{self} has schema {version}, but this release writes schema "
+            f"{schema.SCHEMA_VERSION} and can only read it. Install a newer release.",
+            "newer",
+        )
 
     @contextmanager
     def _reading(self, run_id: str | None = None) -> Iterator[Connection]:
         """One consistent view, in which `run_id` is on record."""
-        with self._transaction(self._engine) as connection:
-            if run_id is not None:
-                run_id = schema.check_key("run_id", run_id)
-                statement = select(schema.runs.c.run_id).where(schema.runs.c.run_id == run_id)
-                if connection.execute(statement).first() is None:
-                    raise _unknown_run(connection, run_id)
-            yield connection
+        try:
+            self._open()
+            with transaction(self._engine, str(self)) as connection:
+                if run_id is not None:
+                    run_id = schema.check_key("run_id", run_id)
+                    statement = select(schema.runs.c.run_id).where(schema.runs.c.run_id == run_id)
+                    if connection.execute(statement).first() is None:
+                        raise entries.unknown_run(connection, run_id)
+                yield connection
+        except DatabaseUnavailableError as error:
+            if error.cause in ("damaged", "missing"):
+                self._version = None  # the next call mends it
+            raise
 
-    @contextmanager
-    def _writing(self, run_id: str | None = None) -> Iterator[Connection]:
-        """One write, which also says that the run `run_id` is alive."""
-        if self._version > schema.SCHEMA_VERSION:
-            raise TrackingError(
-                f"{self} has schema {self._version}, but this release writes schema "
-                f"{schema.SCHEMA_VERSION} and can only read it. Install a newer release."
-            )
-        with self._transaction(self._writer) as connection:
-            if run_id is not None:
-                run_id = schema.check_key("run_id", run_id)
-                touched = connection.execute(
-                    update(schema.runs).where(schema.runs.c.run_id == run_id),
-                    {"updated": time.time()},
-                )
-                if not touched.rowcount:
-                    raise _unknown_run(connection, run_id)
-            yield connection
+    def _run_folders(self, output_dir: str | Path | None = None) -> list[Path]:
+        folder = self._output_dir if output_dir is None else Path(output_dir).expanduser()
+        return [] if folder is None else rebuild.run_folders(folder.absolute())
 
-    def _upsert(self, table: Table, keep: tuple[str, ...] = ()) -> Any:
-        """An INSERT that replaces the row of the same primary key, except for `keep`."""
-        dialect = import_module(f"sqlalchemy.dialects.{self._url.get_backend_name()}")
-        statement = dialect.insert(table)
-        replaced = [c.name for c in table.c if not c.primary_key and c.name not in keep]
-        return statement.on_conflict_do_update(
-            index_elements=list(table.primary_key),
-            set_={name: statement.excluded[name] for name in replaced},
-        )
+    def _has_runs(self) -> bool:
+        return bool(self._run_folders())
 
     def _table(self, table: Table, run_id: str, index: str) -> DataFrame:
         """The rows of a run, sorted by their index."""
-        import pandas
-
         columns = [c for c in table.c if c.name != "run_id"]
         statement = select(*columns).where(table.c.run_id == run_id).order_by(table.c[index])
         with self._reading(run_id) as connection:
             rows = connection.execute(statement).all()
-        return pandas.DataFrame(rows, columns=[c.name for c in columns]).set_index(index)
-
-
-def _replace(source: Path, target: Path) -> None:
-    """Copy a file so that at every moment the target is the old one or the whole new one."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.part")
-    with source.open("rb") as reader, part.open("wb") as writer:
-        shutil.copyfileobj(reader, writer)
-        writer.flush()
-        os.fsync(writer.fileno())
-    part.replace(target)
-
-
-def _unknown_run(connection: Connection, run_id: str) -> TrackingError:
-    known = connection.execute(select(schema.runs.c.run_id)).scalars().all()
-    near = difflib.get_close_matches(run_id, known, n=1, cutoff=0.5)
-    hint = f"Did you mean {near[0]}?" if near else "See runs() for all of them."
-    return TrackingError(f"{run_id!r} is not one of the {len(known)} runs on record. {hint}")
-
-
-def _check_word(what: str, word: str, known: tuple[str, ...]) -> None:
-    if word not in known:
-        raise TrackingError(
-            f"{what} is {word!r}, but {', '.join(known[:-1])} or {known[-1]} is wanted."
-        )
-
-
-def _with_times(frame: DataFrame, *names: str) -> DataFrame:
-    """The same table with UTC seconds turned into times."""
-    import pandas
-
-    times = {name: pandas.to_datetime(frame[name], unit="s", utc=True) for name in names}
-    return frame.assign(**times)
-
-
-def _comparable(run: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a run's record in which a difference means something."""
-    names = ("config", "task", "seed", "data_fingerprint", "code_version", "environment")
-    return {name: run[name] for name in (*names, "status", "results")}
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings under dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat.update(_flatten(value, f"{prefix}{name}."))
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
-
-
-def _same(a: Any, b: Any) -> bool:
-    """Equal, where NaN equals NaN and the types of numbers do not count."""
-    return a == b or json.dumps(a) == json.dumps(b)
+        return tables.table(rows, [c.name for c in columns], index)

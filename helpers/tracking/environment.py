@@ -34,6 +34,11 @@ VARIABLES = (
 )
 _PACKAGE = Path(__file__).resolve().parents[1]
 _LOCAL_FUSE = ("fuseblk", "fuse.fuse-overlayfs")  # local disks, in spite of their name
+_REMOTE = (
+    "fuse", "nfs", "cifs", "smb", "9p", "drvfs", "vboxsf", "vmhgfs", "prl_fs", "virtiofs", "afs",
+    "ceph", "gluster", "lustre", "gpfs", "beegfs", "davfs",
+)  # fmt: skip
+MOUNTS = Path("/proc/mounts")
 
 
 def environment() -> dict[str, Any]:
@@ -85,14 +90,12 @@ def fingerprint(*parts: bytes | str | Mapping[str, Any]) -> str:
     return digest.hexdigest()[:12]
 
 
-def network_file_system(path: Path) -> str:
+def network_file_system(path: Path, mounts: Path = MOUNTS) -> str:
     """Return the kind of file system if `path` is on a network or in user space, else ""."""
-    mounts = Path("/proc/mounts")
     if not mounts.exists():
         return ""
     kind = mounted_as(Path(os.path.realpath(path)), mounts.read_text(errors="surrogateescape"))
-    is_remote = kind.startswith(("fuse", "nfs", "cifs", "smb")) and kind not in _LOCAL_FUSE
-    return kind if is_remote else ""
+    return kind if kind.startswith(_REMOTE) and kind not in _LOCAL_FUSE else ""
 
 
 def mounted_as(path: Path, mounts: str) -> str:
@@ -102,9 +105,9 @@ def mounted_as(path: Path, mounts: str) -> str:
     """
     deepest, found = "", ""
     for line in mounts.splitlines():
-        _, folder, kind, *_ = line.split(" ")
+        _, folder, kind, *_ = [*line.split(" "), "", "", ""]
         folder = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), folder)
-        if path.is_relative_to(folder) and len(folder) >= len(deepest):
+        if folder and path.is_relative_to(folder) and len(folder) >= len(deepest):
             deepest, found = folder, kind
     return found
 

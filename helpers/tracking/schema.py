@@ -23,7 +23,8 @@ from sqlalchemy import (
 
 from helpers.errors import TrackingError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+APPLICATION_ID = 0x54724273  # "TrBs" in the header of a SQLite file
 KEY_LENGTH = 255  # characters; PostgreSQL cannot index a key of more than about 2700 bytes
 
 
@@ -90,6 +91,11 @@ runs = Table(
     Column("config", PlainJson, nullable=False),
     Column("environment", PlainJson, nullable=False),
     Column("results", PlainJson, nullable=False),
+    # whose the run is while it is running, see helpers.tracking.owner
+    Column("host", Text),
+    Column("pid", BigInteger),
+    Column("boot_id", Text),
+    Column("process_start", Text),
 )
 
 metrics = Table(
@@ -112,6 +118,7 @@ events = Table(
     Column("kind", Text, nullable=False),
     Column("message", Text, nullable=False),
     Column("details", PlainJson, nullable=False),
+    Column("key", String(32), index=True, unique=True),  # an event that is written again is one
 )
 
 artifacts = Table(
@@ -182,3 +189,24 @@ def check_step(step: int) -> int:
     if not 0 <= step < 2**63:
         raise TrackingError(f"step is {step}, but a whole number from 0 is wanted.")
     return step
+
+
+def decoded(column: Column, value: Any) -> Any:
+    """A value of a SQLite file as its column gives it back.
+
+    Raises: ValueError or TypeError if it cannot be one of that column.
+    """
+    kind = column.type
+    if value is None:
+        if not column.nullable:
+            raise ValueError(f"{column} is empty")
+        return math.nan if isinstance(kind, NanFloat) else None
+    if isinstance(kind, PlainJson):
+        return json.loads(value)
+    if isinstance(kind, String):
+        wanted: Any = str
+    else:
+        wanted = int | float if isinstance(kind, Double | NanFloat) else int
+    if not isinstance(value, wanted) or (wanted is str and "\ufffd" in value):
+        raise ValueError(f"{column} is {value!r}")
+    return bool(value) if column.name == "is_best" else value

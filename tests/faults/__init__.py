@@ -1,0 +1,1 @@
+"""What is promised under faults, and the tests that try to break it."""
