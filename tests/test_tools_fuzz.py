@@ -5,6 +5,7 @@ import random
 import pytest
 from click.testing import CliRunner
 
+from tools.codemod.draft import parse as parse_cell
 from tools.commands.fuzz import fuzz as command
 from tools.document.json_text import parse
 from tools.errors import NotebookError
@@ -77,3 +78,10 @@ def test_the_command_prints_one_table_and_ends_with_0(tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     assert "20 notebooks, seed 3" in result.output
     assert result.output.count("tracebacks") == 1
+
+
+@pytest.mark.parametrize(
+    "source", ["x = " + "(" * 5000, "[" * 99 + "]" * 99, "not " * 30_000 + "x"]
+)
+def test_a_cell_that_would_end_the_process_of_a_parser_is_left_alone(source):
+    assert parse_cell(source) == (None, source)

@@ -167,8 +167,11 @@ def parse(source: str) -> tuple[cst.Module | None, str]:
     """The tree of a cell and what of it is not Python; no tree if it cannot be had faithfully."""
     try:
         python, magics = mask(source)
+        # Python goes first: LibCST's parser ends the process on what is nested very deeply.
+        if is_deep(parse_python(python)):
+            return None, source
         module = cst.parse_module(python)
-        if module.code != python or is_deep(parse_python(python)):
+        if module.code != python:
             return None, source
     except (cst.ParserSyntaxError, SyntaxError, ValueError, RecursionError):
         return None, source

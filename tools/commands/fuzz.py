@@ -1,5 +1,6 @@
 """The command `fuzz`."""
 
+import faulthandler
 import sys
 from pathlib import Path
 
@@ -32,6 +33,9 @@ def fuzz(seeds: tuple[Path, ...], count: int, seed: int, operation: str, keep: P
     from tools.fuzzing.fuzz import fuzz as run
     from tools.fuzzing.fuzz import operations
 
+    if not faulthandler.is_enabled():
+        # A library may end the process; then this at least says where.
+        faulthandler.enable(sys.__stderr__)
     settings = checked(load_settings)
     known = operations(settings)
     chosen = {name: known[name] for name in known if operation in ("all", name)}
