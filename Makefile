@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup train test check smoke bench clean
+.PHONY: setup train test check smoke smoke-colab bench clean
 
 setup: $(READY)
 
@@ -24,12 +24,19 @@ test: setup
 check: setup
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m tools validate
+	@$(BIN)/python -m tools sync --check
 
 smoke: setup
-	@$(BIN)/python -m tools smoke
+	@$(BIN)/python -m tools smoke --total-timeout 900
+
+# The same with a kernel that has Colab's pins; the first time sets up .venv-colab, some minutes.
+smoke-colab: setup
+	@$(BIN)/python -m tools lane colab-like --create
+	@$(BIN)/python -m tools smoke --lane colab-like --total-timeout 900
 
 bench: setup
 	@$(BIN)/python benchmarks/bench_trainer.py
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) .venv-colab runs

@@ -14,6 +14,7 @@ MAPPED = ("training.ipynb", "helpers", "tools", "benchmarks")
 NOTES = {
     "training.ipynb": "Train one model, step by step.",
     "helpers/README.md": "The guide to the engine.",
+    "tools/README.md": "The guide to the tools.",
 }
 
 
@@ -71,7 +72,9 @@ def test_examples_of_the_guide_run_in_an_empty_folder(tmp_path):
     assert "completed" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["README.md", "helpers/README.md", "CHANGELOG.md", "NOTES.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "helpers/README.md", "tools/README.md", "CHANGELOG.md", "NOTES.md"]
+)
 def test_relative_links_lead_to_files(name):
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)\)", (ROOT / name).read_text())
 
@@ -94,7 +97,7 @@ def test_repository_address_is_the_one_of_the_project_everywhere():
 def test_makefile_has_every_verb_of_the_readme():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
-    assert set(re.findall(r"`?make ([a-z]+)", readme())) <= targets
+    assert set(re.findall(r"(?:`| {4})make ([a-z]+)", readme())) <= targets
 
 
 def test_constraints_pin_every_requirement():

@@ -4,9 +4,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from tools.errors import NotebookError, ParameterError, SettingsError
-from tools.literals import assignments
-from tools.parameters import check_parameters, read_form
-from tools.runnable import read_notebook, title_of
+from tools.running.literals import assignments
+from tools.running.parameters import check_parameters, read_form
+from tools.running.runnable import read_notebook, title_of
 from tools.settings import Settings, load_settings
 
 SOURCE = """\

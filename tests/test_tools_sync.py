@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from tools.errors import SettingsError
-from tools.form_cell import form_line, form_source
+from tools.generation.form_cell import form_line, form_source
+from tools.generation.outline import Form, FormField, FormSection, read_outline
+from tools.generation.tables import markdown_table, settings_table
 from tools.notebook import read
-from tools.outline import Form, FormField, FormSection, read_outline
 from tools.settings import Settings, load_settings
 from tools.sync import BADGE, badge, find_drift, with_badge, with_constant, with_table
-from tools.tables import markdown_table, settings_table
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = {

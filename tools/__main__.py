@@ -7,6 +7,7 @@ import click
 COMMANDS = {
     "run": "tools.commands.run:run",
     "smoke": "tools.commands.run:smoke",
+    "lane": "tools.commands.lane:lane",
     "validate": "tools.commands.validate:validate",
     "migrate": "tools.commands.migrate:migrate",
     "sync": "tools.commands.sync:sync",

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tools.errors import SettingsError
+from tools.running.expectations import expectation_faults
+from tools.running.lanes import lane_faults
+from tools.running.limits import limit_faults
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,15 @@ class Settings:
     workflows: dict[str, dict[str, dict[str, list[str]]]] = field(default_factory=dict)
     """By notebook and name: `skip` or `only`, lists of ids or tags of cells."""
     limits: dict[str, Any] = field(default_factory=dict)
-    """Seconds of a run: `cell_s`, `total_s`, and `tags`, a table of tag to seconds."""
+    """Of a run: `cell_s`, `total_s`, `memory_mib`, and `tags`, a table of tag to seconds."""
+    expect: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What the summary of a smoke run must say, by notebook; see tools/running/expectations.py."""
+    lanes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Environments to run in, by name; see tools/running/lanes.py."""
     outlines: dict[str, str] = field(default_factory=dict)
     """The outline file that `sync` generates from, by notebook."""
+    training_calls: tuple[str, ...] = ("train", "fit", "run_search")
+    """Names of functions and methods that train, for `stats`."""
     migrations: str = ""
     """The package of migrations, for example `tools.migrations`."""
     legacy: tuple[str, ...] = ()
@@ -47,12 +56,16 @@ class Settings:
     repository: str = ""
     """URL of the repository; from `[project.urls]`."""
 
+    def name_of(self, notebook: Path) -> str:
+        """The name by which the settings know a notebook: its path from the root."""
+        return Path(os.path.relpath(notebook.resolve(), self.root)).as_posix()
+
     def smoke_parameters(self, notebook: Path) -> dict[str, Any]:
         """Parameters of a notebook's smoke run.
 
         Raises: SettingsError if it has none, since a smoke run at full size is a mistake.
         """
-        name = Path(os.path.relpath(notebook.resolve(), self.root)).as_posix()
+        name = self.name_of(notebook)
         if name not in self.smoke:
             raise SettingsError(
                 f"{name} has no smoke parameters. "
@@ -72,20 +85,24 @@ class Settings:
             sys.path.insert(0, str(self.root))
         try:
             return getattr(importlib.import_module(module), name).model_json_schema()
-        except (ImportError, AttributeError, ValueError) as error:
+        except UNLOADABLE as error:
             raise SettingsError(
                 f"schema is {self.schema!r}, but it cannot be loaded ({error}). "
                 "Name a pydantic model as module:object in [tool.notebooks]."
             ) from error
 
 
+UNLOADABLE = (ImportError, AttributeError, ValueError, TypeError, NameError, SyntaxError)
 KINDS = {
     "paths": list,
     "smoke": dict,
     "workflows": dict,
     "limits": dict,
+    "expect": dict,
+    "lanes": dict,
     "outlines": dict,
     "legacy": list,
+    "training_calls": list,
     "ignore": list,
 }
 DERIVED = ("root", "repository")
@@ -110,7 +127,11 @@ def _read(root: Path) -> Settings:
     except ValueError as error:
         raise SettingsError(f"{path} is not TOML ({error}). Correct it.") from error
     table = content.get("tool", {}).get("notebooks", {})
-    faults = list(_faults(table))
+    faults = list(_faults(table)) or [
+        *limit_faults(table.get("limits", {})),
+        *expectation_faults(table.get("expect", {})),
+        *lane_faults(table.get("lanes", {})),
+    ]
     if faults:
         raise SettingsError("\n".join(faults))
     lists = {name: tuple(value) for name, value in table.items() if isinstance(value, list)}

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tools.document.replace import replace_file
 from tools.errors import SettingsError
-from tools.form_cell import form_source
+from tools.generation.form_cell import form_source
+from tools.generation.outline import Document, Outline, OutlineCell, read_outline
+from tools.generation.tables import parameters_table, rules_table, settings_table
 from tools.notebook import Cell, Notebook, read
-from tools.outline import Document, Outline, OutlineCell, read_outline
-from tools.replace import replace_file
 from tools.settings import Settings
-from tools.tables import parameters_table, settings_table
 
 BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
 COLAB = "https://colab.research.google.com/github"
@@ -223,6 +223,8 @@ def _document_drift(
         new = with_table(new, f"parameters of {name}", table, path)
     elif document.table == "settings":
         new = with_table(new, "settings", settings_table(schema), path)
+    elif document.table == "rules":
+        new = with_table(new, "rules", rules_table(), path)
     if new == old:
         return []
     return [Drift(path, old, new, lambda: replace_file(path, raw, new.encode()))]

@@ -1,0 +1,1 @@
+"""What the code, the text and the forms of a notebook mean, without running any of it."""

@@ -1,0 +1,1 @@
+"""How findings come about: rules and outside checkers, suppressions, fixes."""

@@ -1,0 +1,1 @@
+"""Odd notebooks, made to break the tools."""

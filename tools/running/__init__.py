@@ -1,0 +1,1 @@
+"""How a notebook is run and judged: parameters, kernel, limits, verdict, output."""
