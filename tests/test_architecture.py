@@ -273,3 +273,26 @@ def is_unsafe(node: ast.AST) -> bool:
 )
 def test_what_is_unsafe_is_recognised(source, is_found):
     assert any(map(is_unsafe, ast.walk(ast.parse(source)))) == is_found
+
+
+@pytest.mark.parametrize(
+    ("lower", "higher"),
+    [
+        (
+            "document",
+            {"analysis", "checking", "rules", "codemod", "running", "commands", "formats"},
+        ),
+        ("analysis", {"checking", "codemod", "running", "commands", "formats", "generation"}),
+        ("rules", {"checking", "codemod", "commands", "formats"}),
+        ("generation", {"analysis", "codemod", "running", "commands", "formats"}),
+    ],
+)
+def test_a_folder_of_the_tools_knows_nothing_of_those_above(lower, higher):
+    found = [
+        str(found)
+        for path in files(f"tools/{lower}")
+        for found in imports(path)
+        if found.target.startswith("tools.") and found.target.split(".")[1] in higher
+    ]
+
+    assert found == []

@@ -235,7 +235,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     ("arguments", "said"),
     [
         (["run", "missing.ipynb"], "cannot be read"),
-        (["run", "pyproject.toml"], "is not JSON"),
+        (["run", "pyproject.toml"], "is not sound JSON"),
         (["run", "plain.ipynb", "-p", "steps", "1"], "No cells are tagged"),
         (["run", "demo.ipynb", "-p", "steps", "0"], "at least 1, or None is wanted. Length"),
         (["run", "demo.ipynb", "-p", "step", "1"], "Did you mean steps?"),

@@ -8,7 +8,7 @@ import tokenize
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from tools.document.magics import Magic, mask
 from tools.notebook import Cell, Notebook
@@ -147,3 +147,21 @@ def _names_in_sound(python: str) -> Iterator[str]:
     for token in tokenize.generate_tokens(io.StringIO(python).readline):
         if token.type == tokenize.NAME and not keyword.iskeyword(token.string):
             yield token.string
+
+
+def compile_fault(cell: CodeCell) -> SyntaxError | None:
+    """Why a cell cannot be compiled as IPython would; None if it can, or is not Python."""
+    return cell.error if cell.tree is None else _fault_of(cell.python)
+
+
+@lru_cache(maxsize=4096)
+def _fault_of(python: str) -> SyntaxError | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            compile(python, "<cell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, True)
+    except SyntaxError as error:
+        return error
+    except (ValueError, RecursionError, MemoryError) as error:
+        return SyntaxError(str(error) or "too deeply nested")
+    return None

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from tools.analysis.packages import modules_of
 from tools.checking import lint, typecheck
 from tools.checking.baseline import Baseline
 from tools.checking.copies import Copy, write_copies
 from tools.checking.discovery import repository_of
 from tools.checking.finding import Finding
 from tools.checking.house import UNREADABLE, chosen, own_findings, summaries, validate_notebook
-from tools.checking.shadow import modules_of
 from tools.checking.suppress import Suppressions, read_suppressions, unknown_codes
 from tools.errors import NotebookError
 from tools.notebook import read

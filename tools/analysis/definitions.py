@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from tools.checking.shadow import lazy_table
+from tools.analysis.packages import lazy_table
 
 HOPS = 6
 Definition = ast.FunctionDef | ast.ClassDef

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from tools.analysis.imports import imported_packages
-from tools.checking.shadow import modules_of
+from tools.analysis.packages import modules_of
 from tools.program import Program
 
 READERS = ("DataFrame", "Series", "concat", "merge", "json_normalize")

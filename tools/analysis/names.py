@@ -4,8 +4,7 @@ import ast
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 
-from tools.program import CodeCell, Program
-from tools.rules.syntax import fault
+from tools.program import CodeCell, Program, compile_fault
 
 IPYTHON = {
     "_", "__", "___", "_i", "_ii", "_iii", "_ih", "_oh", "_dh", "In", "Out", "exit", "quit",
@@ -114,7 +113,9 @@ def is_left_out(cell: CodeCell) -> bool:
 
     A cell that is meant to raise would make all that follows unreachable to them.
     """
-    return fault(cell) is not None or cell.tree is None or "raises-exception" in cell.cell.tags
+    return (
+        compile_fault(cell) is not None or cell.tree is None or "raises-exception" in cell.cell.tags
+    )
 
 
 def bindings(tree: ast.AST) -> set[str]:

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tools.analysis.form_fields import Field, form_of
-from tools.document.cell import Cell
+from tools.document.cell import PARAMETERS_TAG, Cell
 from tools.program import CodeCell, Program
 
-PARAMETERS_TAG = "parameters"
 INJECTED_TAG = "injected-parameters"
 NAMESPACES = ("globals", "locals", "vars", "eval", "exec", "get_ipython")
 """Calls after which any name may have been read."""

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tools.analysis.names import Names, is_left_out
-from tools.document.cell import Cell
+from tools.document.cell import PARAMETERS_TAG, Cell
 from tools.document.magics import MARK
 from tools.notebook import Notebook
 from tools.program import CodeCell, Program
@@ -110,7 +110,7 @@ def _is_open(cell: CodeCell, node: ast.Assign | ast.AnnAssign, line: bytes) -> b
     if MARK.encode() in line:
         return True
     is_top = node in cell.tree.body
-    return is_top and ("parameters" in cell.cell.tags or b"@param" in line)
+    return is_top and (PARAMETERS_TAG in cell.cell.tags or b"@param" in line)
 
 
 def _insert(line: bytes, offset: int, text: bytes) -> bytes:

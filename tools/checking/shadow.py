@@ -12,12 +12,12 @@ is linked, and nothing is written unless a package has such a module.
 """
 
 import ast
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from tools.analysis.packages import SKIPPED, lazy_table, modules_of
+
 MARKS = (b"def __getattr__(", b"def __getitem__(", b"def __init__(self, **")
-SKIPPED = ("__pycache__", ".git", "node_modules")
 
 
 def write_shadow(packages: list[Path], folder: Path) -> list[Path]:
@@ -27,17 +27,6 @@ def write_shadow(packages: list[Path], folder: Path) -> list[Path]:
         if changed:
             _link(package, folder / package.name, changed)
     return [folder] if folder.is_dir() else []
-
-
-def modules_of(package: Path) -> list[Path]:
-    """All Python files of a package, or the one file of a module."""
-    if package.is_file():
-        return [package]
-    found = []
-    for folder, folders, names in os.walk(package):
-        folders[:] = sorted(n for n in folders if not n.startswith(".") and n not in SKIPPED)
-        found += [Path(folder, name) for name in sorted(names) if name.endswith(".py")]
-    return found
 
 
 def _link(source: Path, target: Path, changed: dict[Path, str]) -> None:
@@ -117,21 +106,6 @@ def _spell_out_lazy_names(tree: ast.Module, edit: _Edit, package: Path) -> None:
             for name, home in table.items():
                 edit.append(f"from {home} import {name} as {name}")
             return
-
-
-def lazy_table(node: ast.stmt, read: set[str]) -> dict[str, str]:
-    """The literal dict of names to modules that an assignment binds; empty for any other."""
-    if not isinstance(node, ast.Assign | ast.AnnAssign) or not isinstance(node.value, ast.Dict):
-        return {}
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-    if not any(isinstance(target, ast.Name) and target.id in read for target in targets):
-        return {}
-    try:
-        table = ast.literal_eval(node.value)
-    except ValueError:
-        return {}
-    are_names = all(isinstance(name, str) and name.isidentifier() for name in table)
-    return table if are_names and all(isinstance(home, str) for home in table.values()) else {}
 
 
 def _refuses_other_names(function: ast.FunctionDef) -> bool:

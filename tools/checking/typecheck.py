@@ -23,11 +23,12 @@ from tools.analysis.imports import (
     is_optional,
     search_folders,
 )
+from tools.analysis.packages import modules_of
 from tools.checking.checker import Checker
 from tools.checking.copies import Copy
 from tools.checking.finding import Finding, Severity, locate
 from tools.checking.lint import named, undefined
-from tools.checking.shadow import modules_of, write_shadow
+from tools.checking.shadow import write_shadow
 from tools.program import CodeCell
 from tools.settings import Settings
 

@@ -7,6 +7,7 @@ from typing import Any
 ID_CHARACTERS = frozenset(string.ascii_letters + string.digits + "-_")
 ID_LENGTH = 64
 TITLE_CHARACTERS = 60
+PARAMETERS_TAG = "parameters"
 
 
 @dataclass

@@ -1,12 +1,9 @@
 """Cells that are not Python: the cause is reported once, with the parser's words and line."""
 
-import ast
-import warnings
 from collections.abc import Iterator
-from functools import lru_cache
 
 from tools.analysis.cell_kinds import is_plain_prose
-from tools.program import CodeCell
+from tools.program import CodeCell, compile_fault
 from tools.rules import Problem, Subject, rule
 
 # First words that IPython takes for a magic although the per cent sign is missing.
@@ -17,24 +14,6 @@ AUTOMAGICS = {
     "pylab", "quickref", "recall", "reload_ext", "rerun", "reset", "rm", "rmdir", "run",
     "save", "store", "tensorboard", "time", "timeit", "uv", "who", "whos",
 }  # fmt: skip
-
-
-def fault(cell: CodeCell) -> SyntaxError | None:
-    """Why a cell cannot be compiled as IPython would; None if it can, or is not Python."""
-    return cell.error if cell.tree is None else _fault(cell.python)
-
-
-@lru_cache(maxsize=4096)
-def _fault(python: str) -> SyntaxError | None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            compile(python, "<cell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, True)
-    except SyntaxError as error:
-        return error
-    except (ValueError, RecursionError, MemoryError) as error:
-        return SyntaxError(str(error) or "too deeply nested")
-    return None
 
 
 def automagic(cell: CodeCell, line: int | None) -> str:
@@ -48,7 +27,7 @@ def automagic(cell: CodeCell, line: int | None) -> str:
 def parses(subject: Subject) -> Iterator[Problem]:
     """Every code cell is Python."""
     for cell in subject.program.cells:
-        error = fault(cell)
+        error = compile_fault(cell)
         if error is None or automagic(cell, error.lineno) or is_plain_prose(cell):
             continue
         line = min(error.lineno or 1, max(1, len(cell.cell.source.splitlines())))
@@ -64,7 +43,7 @@ def parses(subject: Subject) -> Iterator[Problem]:
 def plain_lines(subject: Subject) -> Iterator[Problem]:
     """No star import hides names, and no magic is written without its per cent sign."""
     for cell in subject.program.cells:
-        error = fault(cell)
+        error = compile_fault(cell)
         name = automagic(cell, error.lineno) if error else ""
         if error and name:
             yield Problem(

@@ -8,13 +8,12 @@ import tokenize
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tools.document.cell import PARAMETERS_TAG
 from tools.errors import ParameterError
 from tools.running.runnable import has_tag
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
-
-PARAMETERS_TAG = "parameters"
 
 
 @dataclass(frozen=True)

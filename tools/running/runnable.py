@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tools.document.cell import form_title as form_title
 from tools.document.cell import title_of_source
+from tools.document.notebook_file import load
 from tools.errors import NotebookError
 
 if TYPE_CHECKING:
@@ -20,23 +20,8 @@ def read_notebook(path: Path) -> NotebookNode:
 
     Raises: NotebookError if the file is missing or is anything else.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-        content = json.loads(text)
-    except OSError as error:
-        raise NotebookError(
-            f"{path} cannot be read ({error.strerror}). Give the path of a notebook."
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise NotebookError(
-            f"{path} is not JSON ({error}), but a notebook is wanted. Give an .ipynb file."
-        ) from error
-    if not isinstance(content, dict) or not isinstance(content.get("cells"), list):
-        raise NotebookError(
-            f"{path} has no list of cells, but a notebook of format 4 is wanted. "
-            "Give another file, or save this one with a current Jupyter."
-        )
-    nb = _valid(path, text)
+    raw, _ = load(path)
+    nb = _valid(path, raw.decode())
     language = language_of(nb)
     if language != "python":
         raise NotebookError(
