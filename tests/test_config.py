@@ -1,7 +1,9 @@
 """One config: strict, immutable, traceable, and each of its settings matters."""
 
 import argparse
+import itertools
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -32,7 +34,7 @@ from helpers.data.packing import PackedTokens
 from helpers.engine.device import plan_device
 from helpers.engine.metrics import read_rows
 from helpers.engine.result import TrainingResult
-from helpers.errors import ConfigError, DataError, HelpersError
+from helpers.errors import ConfigError, DataError, DivergedError, HelpersError
 
 FIELDS = TrainingConfig.model_fields
 RUNTIME = [name for name in FIELDS if role_of(name) == "runtime"]
@@ -623,6 +625,33 @@ def determinism(lab, **settings):
     return torch.are_deterministic_algorithms_enabled()
 
 
+def planned_steps(lab, **settings):
+    return lab.make_trainer(**settings).plan(lab.data.train, lab.data.val).steps
+
+
+def told_of_a_spoilt_step(lab, *, step, factor, **settings):
+    """What is told of a run in which one step has a gradient that is a multiple of its own."""
+    model, n_passes = lab.tiny_model(), itertools.count(1)
+
+    def spoil(gradient):
+        return gradient * factor if next(n_passes) == step else gradient
+
+    model.head.weight.register_hook(spoil)
+    try:
+        lab.train(model=model, **settings)
+    except DivergedError:
+        return "diverged"
+    return [kind for _, kind, _ in lab.result.events]
+
+
+def told_of_infinity(lab, **settings):
+    return told_of_a_spoilt_step(lab, step=2, factor=math.inf, **settings)
+
+
+def told_of_a_spike(lab, **settings):
+    return told_of_a_spoilt_step(lab, step=48, factor=1e7, **settings)
+
+
 # By setting: another value, where its effect is seen, and what else must be set for that.
 TABLE = {"source": "table.csv"}
 EFFECTS = {
@@ -644,6 +673,8 @@ EFFECTS = {
     "batch_size": (8, weights, {}),
     "max_steps": (4, length, {}),
     "epochs": (0.02, length, {"max_steps": 0, "epochs": 0.01}),
+    "budget": ("1s", planned_steps, {"max_steps": 10**7}),
+    "finish_by": ("12:00", planned_steps, {"max_steps": 10**11}),
     "seed": (1, weights, {}),
     "eval_every": (1, validation_losses, {}),
     "eval_sequences": (8, validation_losses, {"eval_every": 1}),
@@ -659,6 +690,8 @@ EFFECTS = {
     "muon_momentum": (0.5, weights, {}),
     "max_grad_norm": (1e-3, weights, {"epsilon": 1e-2}),
     "ema_decay": (0.9, weights, {}),
+    "on_nonfinite": ("skip", told_of_infinity, {}),
+    "spike_sigma": (0.0, told_of_a_spike, {"max_steps": 60}),
     "scheduler": ("cosine", weights, {"max_steps": 6}),
     "warmup_fraction": (0.5, weights, {"decay_fraction": 0.4}),
     "decay_fraction": (0.3, weights, {}),
@@ -673,6 +706,8 @@ EFFECTS = {
     "run_name": ("mine", run_files, {}),
     "resume": ("never", run_files_of_two_sessions, {}),
     "save_every": (1, checkpoints, {"keep_checkpoints": 9}),
+    "save_minutes": (1e-9, checkpoints, {"keep_checkpoints": 9}),
+    "mirror_dir": ("elsewhere", run_files, {}),
     "keep_checkpoints": (1, checkpoints, {"save_every": 1, "keep_checkpoints": 3}),
     "log_every": (2, logged_steps, {"max_steps": 6}),
     "panel": ("lines", output, {}),

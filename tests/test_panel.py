@@ -206,7 +206,7 @@ def test_lines_tell_start_progress_validations_events_and_the_end(make_trainer, 
     result = make_trainer(callbacks=callbacks, eval_every=6).train(data.train, data.val)
 
     lines = stream.getvalue().splitlines()
-    assert lines[0] == f"run {result.run_id} started, 12 steps in {lines[0].rpartition(' ')[2]}"
+    assert lines[0] == f"run {result.run_id} started, 12 steps, in {lines[0].rpartition(' ')[2]}"
     assert lines[1].endswith(" left")
     assert sum("validation loss" in line for line in lines) == 2
     assert "step 7  note: half of it" in lines
@@ -255,7 +255,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
 
 
 def test_a_panel_with_no_clock_yet_can_show_what_is_left():
-    run = SimpleNamespace(total_steps=10)
+    run = SimpleNamespace(expected_steps=10)
     panel = LinePanel(io.StringIO())
     panel.on_log(run, train_row(1, elapsed_s=0.0))
 
