@@ -21,6 +21,20 @@ MY_DRIVE = DRIVE / "MyDrive"
 ANSWER_S, FLUSH_S = 5, 600.0
 
 
+def prepare_mirror(mirror_dir: str, mounts: Path = MOUNTS) -> str:
+    """Mount Drive if a run is to be mirrored there, and say where its checkpoints will be."""
+    if not mirror_dir:
+        risk = "lost with this machine" if is_colab() else "lost with this disk"
+        return (
+            f"Checkpoints are on the local disk alone, and {risk}. Set mirror_dir to a folder on "
+            "another disk, as one on Drive, to keep a second copy."
+        )
+    place = f"The newest and the best checkpoint are copied to {mirror_dir} while training goes on."
+    if not Path(mirror_dir).is_relative_to(DRIVE):
+        return place
+    return f"{mount_drive(mounts)}\n{place}"
+
+
 def is_drive_mounted(mounts: Path = MOUNTS) -> bool:
     """Whether Google Drive is mounted, by the table of mounts."""
     try:
