@@ -11,6 +11,7 @@ import hashlib
 import html
 import inspect
 import json
+import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -140,7 +141,7 @@ class TrainingConfig(BaseModel):
         "",
         "Time for the run, as 45min or 1h30min: it cools down and ends before; empty sets none.",
         "training",
-        role="runtime",
+        role="schedule",
         pattern=r"^([0-9]+h)?([0-9]+min)?([0-9]+s)?$",
     )
     finish_by: str = setting(
@@ -364,7 +365,7 @@ class TrainingConfig(BaseModel):
     )
     database: str = setting(
         "auto",
-        "Database of all runs: auto is experiments.db in output_dir, off keeps none, or a URL.",
+        "Database of all runs: auto is experiments.db in output_dir, off none; or a file or URL.",
         "logging",
         role="runtime",
         min_length=1,
@@ -788,7 +789,7 @@ def _contradictions(values: Mapping[str, Any], given: set[str], wrong: set) -> I
                     f"Leave {name} out, or change {other}."
                 )
     yield from _faults_of_texts(known)
-    for rule in (_length, _time, _heads, _phases, _parts_of_a_batch, _early_stopping):
+    for rule in (_length, _time, _heads, _phases, _parts_of_a_batch, _early_stopping, _database):
         names = inspect.signature(rule).parameters
         if known.keys() >= names.keys():
             yield from filter(None, [rule(**{name: known[name] for name in names})])
@@ -820,6 +821,15 @@ def _time(budget: str, finish_by: str) -> str:
     if budget and not any(character in "123456789" for character in budget):
         return f"budget is {budget!r}, but some time is wanted. Set it as in 45min, or empty it."
     return ""
+
+
+def _database(database: str) -> str:
+    if database in ("auto", "off") or not re.fullmatch(r"\w+", database):
+        return ""
+    return (
+        f"database is {database!r}, but auto, off, a file like runs.db or a URL is wanted. Write "
+        f"./{database} if you mean a file of this name."
+    )
 
 
 def _heads(d_model: int, n_heads: int) -> str:

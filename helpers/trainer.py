@@ -13,15 +13,14 @@ import torch
 from torch import nn
 
 from helpers.config import TrainingConfig
-from helpers.data.labels import Limits, check_samples
-from helpers.data.packing import Samples, as_samples
+from helpers.data.packing import Samples
 from helpers.engine.agreement import check_agreement, check_model
 from helpers.engine.budget import Budget
+from helpers.engine.build import build_loop, settle_device
 from helpers.engine.callbacks import Callback, EarlyStopping, TextSamples
-from helpers.engine.checkpoint import CheckpointStore, write_json
+from helpers.engine.checkpoint import CheckpointStore
 from helpers.engine.control import ControlFiles
-from helpers.engine.device import DevicePlan, plan_device, prepare_backend
-from helpers.engine.ema import WeightAverage
+from helpers.engine.device import DevicePlan
 from helpers.engine.evaluate import evaluate
 from helpers.engine.extend import (
     extended_config,
@@ -29,13 +28,12 @@ from helpers.engine.extend import (
     record_extension,
     settle_extension,
 )
-from helpers.engine.guard import Guard
 from helpers.engine.identity import check_identity, run_identity
+from helpers.engine.inputs import both_samples, samples_for, sound_samples
 from helpers.engine.loop import TrainingLoop
 from helpers.engine.memory import frames_cleared
 from helpers.engine.metrics import MetricsTracker
 from helpers.engine.mirror import Mirror
-from helpers.engine.optim import OptimizerFactory
 from helpers.engine.plan import RunPlan, measure_plan, run_length
 from helpers.engine.pull_back import pull_back
 from helpers.engine.random_state import set_seed
@@ -48,12 +46,11 @@ from helpers.engine.result import (
     write_result,
 )
 from helpers.engine.run import Run
-from helpers.engine.run_folder import DEVICE_FILE, RunFolder, free_name, read_json
+from helpers.engine.run_folder import RunFolder, free_name
 from helpers.engine.run_log import RunLog
-from helpers.engine.schedule import SchedulerFactory
 from helpers.engine.snapshot import restore_run, save_run
 from helpers.engine.stop import StopSignal, stop_on_signals
-from helpers.errors import CheckpointError, ConfigError, DivergedError
+from helpers.errors import CheckpointError, DivergedError
 from helpers.export import export_model
 from helpers.notebook.panel import progress_callbacks
 from helpers.objectives import Objective
@@ -96,7 +93,7 @@ class Trainer:
 
         Raises: DataError, ConfigError or TaskError for what would stop the run.
         """
-        train, val = self._samples(train_data, val_data)
+        train, val = both_samples(self.task_spec, self.training_config, train_data, val_data)
         check_model(self.model)
         check_agreement(self.training_config, self.config, train)
         total_steps = run_length(self.training_config, len(train))
@@ -137,9 +134,11 @@ class Trainer:
     def _train(
         self, train_data: Any, val_data: Any, extension: tuple[str, dict[str, Any]] | None = None
     ) -> TrainingResult:
-        train, val = self._samples(train_data, val_data)
+        train, val = both_samples(self.task_spec, self.training_config, train_data, val_data)
         check_model(self.model)
-        train, val, seen = self._look_at(train, val)
+        train, val, seen = sound_samples(
+            self.task_spec, self.model, self.config, self.training_config, train, val
+        )
         if extension is not None:
             seen = self._extend(train, val, *extension) + seen
         config = self.training_config
@@ -193,7 +192,7 @@ class Trainer:
     def evaluate(self, data: Any, n_sequences: int = 0) -> dict[str, float]:
         """Metrics of the model as it is over a data set; 0 sequences takes all."""
         plan, size = self._device(), self.training_config.micro_batch_size
-        samples = self._as_samples(data, "data")
+        samples = samples_for(self.task_spec, data, "data")
         size = 2 * (size or self.training_config.batch_size)
         return evaluate(self.model, self._objective(plan), plan, samples, n_sequences, size)
 
@@ -255,6 +254,7 @@ class Trainer:
             save_run(run, loop)
             if val is not None and outcome != "paused":
                 final = loop.evaluate(val)
+            run.tell_if_late()
             result = make_result(run, outcome, final)
             write_result(run, result)
             status = outcome
@@ -275,39 +275,6 @@ class Trainer:
                 log.finish(run, status, final)
             _finish_mirror(run, log)
         return with_mirror(result, run)
-
-    def _samples(self, train_data: Any, val_data: Any) -> tuple[Samples, Samples | None]:
-        train = self._as_samples(train_data, "train_data")
-        val = None if val_data is None else self._as_samples(val_data, "val_data")
-        if val is None and self.training_config.early_stopping_patience:
-            raise ConfigError(
-                f"early_stopping_patience is {self.training_config.early_stopping_patience}, but "
-                "there is no val_data to judge by. Pass val_data, or set it to 0."
-            )
-        return train, val
-
-    def _look_at(
-        self, train: Samples, val: Samples | None
-    ) -> tuple[Samples, Samples | None, list[tuple[str, str]]]:
-        """The samples that can be trained on, and what the run should have on record of the rest.
-
-        Raises: DataError with all that cannot.
-        """
-        task, tables = self.task_spec, [m for m in self.model.modules() if type(m) is nn.Embedding]
-        limits = Limits(
-            task.inputs[0],
-            task.labels,
-            task.ignore_index,
-            n_inputs=max((table.num_embeddings for table in tables), default=0),
-            n_labels=getattr(self.config, "vocab_size", 0) or 0,
-        )
-        train, val, report = check_samples(train, val, limits, self.training_config.bad_rows)
-        reports = [getattr(train, "report", None), report]
-        return train, val, [("data", line) for r in reports if r for line in r.events()]
-
-    def _as_samples(self, data: Any, name: str) -> Samples:
-        task = self.task_spec
-        return as_samples(data, name, inputs=task.inputs[0], labels=task.labels)
 
     def _identity(self, train: Samples, val: Samples | None) -> dict[str, Any]:
         config, task = self.training_config, self.task_spec
@@ -338,34 +305,14 @@ class Trainer:
         return Path(self.training_config.output_dir).expanduser() / run_id
 
     def _device(self, run_path: Path | None = None) -> DevicePlan:
-        """Plan the device, keep the precision that a run has begun in, and move the model there."""
-        prepare_backend(self.training_config)
-        before = None if run_path is None else read_json(run_path / DEVICE_FILE)
-        begun_in = before["precision"] if before else None
-        plan = plan_device(self.model, self.training_config, begun_in=begun_in)
-        self.model.to(plan.device)
-        if run_path is not None and before is None and run_path.is_dir():
-            write_json(run_path / DEVICE_FILE, plan.to_dict())
-        return plan
+        return settle_device(self.model, self.training_config, run_path)
 
     def _objective(self, plan: DevicePlan) -> Objective:
         return Objective(self.task_spec, self.model, self._forward(plan))
 
     def _loop(self, total_steps: int, plan: DevicePlan) -> TrainingLoop:
-        """Build everything that updates the model, which is on its device."""
         config = self.training_config
-        return TrainingLoop(
-            self.model,
-            self._objective(plan),
-            OptimizerFactory.create(self.model, config, muon_dtype=plan.muon_dtype),
-            SchedulerFactory.create(config, total_steps),
-            plan,
-            batch_size=config.batch_size,
-            micro_batch_size=config.micro_batch_size,
-            max_grad_norm=config.max_grad_norm,
-            guard=Guard(plan.device, config.spike_sigma),
-            average=WeightAverage(self.model, config.ema_decay) if config.ema_decay else None,
-        )
+        return build_loop(self.model, self._objective(plan), config, total_steps, plan)
 
     def _forward(self, plan: DevicePlan) -> nn.Module:
         """The model as it is called: compiled where the plan says so."""
@@ -393,7 +340,7 @@ class Trainer:
             tracker=MetricsTracker(folder.metrics_file),
             stop=stop,
             budget=Budget.of(config),
-            control=ControlFiles(folder.path),
+            control=ControlFiles.from_now(folder.path),
             mirror=mirror,
             callbacks=[*self._callbacks(train, log), *([mirror] if mirror is not None else [])],
         )

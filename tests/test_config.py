@@ -219,6 +219,9 @@ def test_all_faults_are_named_in_one_message():
         pytest.param(
             {"scheduler": "constant", "min_lr_ratio": 0.5}, "'wsd' or 'cosine'", id="constant"
         ),
+        pytest.param({"database": "OFF"}, "auto, off, a file", id="a file by mistake"),
+        pytest.param({"budget": "0min"}, "some time is wanted", id="no time"),
+        pytest.param({"budget": "1h", "finish_by": "21:30"}, "Empty the other", id="two ends"),
     ],
 )
 def test_settings_that_contradict_are_refused(settings, words):

@@ -13,6 +13,7 @@ from helpers.data.collate import IGNORED
 from helpers.data.packing import MapSamples
 from helpers.engine.callbacks import Callback
 from helpers.engine.device import plan_device
+from helpers.engine.inputs import samples_for
 from helpers.engine.loop import TrainingLoop
 from helpers.engine.optim import OptimizerFactory
 from helpers.engine.run import Run
@@ -423,7 +424,7 @@ def test_padding_does_not_count_under_any_names(make_trainer, task, fields):
     trainer = make_trainer(
         model=Named(inputs), task_spec=TaskSpec.causal_lm(**task), max_steps=1, batch_size=4
     )
-    train = trainer._as_samples(samples, "train")
+    train = samples_for(trainer.task_spec, samples, "train")
     objective = trainer._objective(trainer._device())
     count = int(objective.count(train.gather(np.arange(4))))
 
