@@ -253,11 +253,9 @@ def test_a_database_on_a_file_system_without_locks_is_refused_with_the_cure(
 # servers
 
 
-@pytest.mark.skipif("TRAINBOOK_POSTGRES" not in os.environ, reason="names no empty database")
-def test_a_server_keeps_a_run_as_a_file_does(path, tmp_path):
-    """With TRAINBOOK_POSTGRES=postgresql+psycopg://user@host/empty_database."""
+def test_a_server_keeps_a_run_as_a_file_does(path, server, tmp_path):
     tables = []
-    for place in (path, os.environ["TRAINBOOK_POSTGRES"]):
+    for place in (path, server):
         run_id = f"run-{random.Random().getrandbits(64):x}"
         with ExperimentDB(place) as database:
             run_writer = RunWriter(database, tmp_path / run_id)
