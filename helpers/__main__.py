@@ -1,4 +1,4 @@
-"""The engine without a notebook: `python -m helpers train` and `python -m helpers runs`."""
+"""The engine without a notebook: `python -m helpers train`, `runs` and `check-resume`."""
 
 from __future__ import annotations
 
@@ -54,14 +54,59 @@ def runs(output_dir: Path) -> None:
         raise Refused(str(error)) from error
 
 
-def _train(config_file: Path | None, preset: str | None, assignments: tuple[str, ...]):
+@main.command("check-resume")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="JSON of settings.")
+@click.option("--preset", help="Settings to start from: smoke, quick, small or base.")
+@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Change a setting.")
+@click.option(
+    "--kills", default=3, show_default=True, type=click.IntRange(1), help="How often it is killed."
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of the moments of the kills.")
+@click.option("--steps", default=40, show_default=True, type=click.IntRange(4), help="Longest run.")
+@click.option(
+    "--target",
+    metavar="MODULE:FUNCTION",
+    help="Builds (trainer, train_data, val_data) from a config; also path/file.py:function.",
+)
+@click.option("--keep", type=click.Path(path_type=Path), help="Leave both runs in this new folder.")
+def check_resume(
+    config_file: Path | None,
+    preset: str | None,
+    assignments: tuple[str, ...],
+    kills: int,
+    seed: int,
+    steps: int,
+    target: str | None,
+    keep: Path | None,
+) -> None:
+    """Prove that a killed run resumes exactly, on your own model, data and settings.
+
+    Trains unbroken, and again killed at random moments, in a folder that is removed afterwards.
+    Exit status: 0 every bit is the same, 1 something differs, 2 wrong settings or data.
+    """
+    from helpers.check_resume import check_resume
+
+    try:
+        found = check_resume(
+            target,
+            _settings(config_file, preset, assignments),
+            kills=kills,
+            seed=seed,
+            steps=steps,
+            keep=keep,
+            on_progress=lambda line: click.echo(line, err=True),
+        )
+    except HelpersError as error:
+        raise Refused(str(error)) from error
+    except KeyboardInterrupt:
+        sys.exit(130)
+    click.echo(found)
+    sys.exit(0 if found.is_same else 1)
+
+
+def _settings(config_file: Path | None, preset: str | None, assignments: tuple[str, ...]):
     from helpers.config import TrainingConfig, TrainingConfigBuilder, parse_settings
-    from helpers.data import UniversalDataModule, text_baselines
     from helpers.errors import ConfigError
-    from helpers.models import DecoderConfig, build_decoder
-    from helpers.notebook.report import record_run
-    from helpers.task import TaskSpec
-    from helpers.trainer import Trainer
 
     if config_file and preset:
         raise ConfigError(
@@ -72,8 +117,17 @@ def _train(config_file: Path | None, preset: str | None, assignments: tuple[str,
         builder = TrainingConfigBuilder.from_config(TrainingConfig.load(config_file))
     else:
         builder = TrainingConfigBuilder.from_preset(preset or "quick")
-    config = builder.with_settings(**parse_settings(assignments)).build()
+    return builder.with_settings(**parse_settings(assignments)).build()
 
+
+def _train(config_file: Path | None, preset: str | None, assignments: tuple[str, ...]):
+    from helpers.data import UniversalDataModule, text_baselines
+    from helpers.models import DecoderConfig, build_decoder
+    from helpers.notebook.report import record_run
+    from helpers.task import TaskSpec
+    from helpers.trainer import Trainer
+
+    config = _settings(config_file, preset, assignments)
     data = UniversalDataModule.from_config(config)
     model_config = DecoderConfig(data.vocab_size, **config.group("model"))
     model = build_decoder(model_config, seed=config.seed)

@@ -26,6 +26,7 @@ FLOORS = {
     "export": 4,
     "trainer": 5,
     "search": 6,
+    "check_resume": 6,
     "__init__": 7,
     "__main__": 7,
 }

@@ -1,0 +1,6 @@
+"""Prove on a user's own model, data and settings that a killed run resumes exactly."""
+
+from helpers.check_resume.check import check_resume
+from helpers.check_resume.report import ResumeCheck
+
+__all__ = ["ResumeCheck", "check_resume"]
