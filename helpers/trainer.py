@@ -118,7 +118,7 @@ class Trainer:
     def extend(
         self, train_data: Any, val_data: Any = None, *, run_id: str = "", **schedule: Any
     ) -> TrainingResult:
-        """Go on with a run that exists, under another max_steps, epochs or shape of its schedule.
+        """Go on with a run that exists, under another max_steps, epochs, budget or schedule.
 
         `run_id` is its folder below output_dir; empty takes the one of these settings. Where wsd
         has lowered the learning rate at the end, the run goes on from the checkpoint before that,
@@ -147,7 +147,7 @@ class Trainer:
         identity = self._identity(train, val)
         folder = self._folder(identity)
         identity["run_id"] = folder.run_id
-        with folder.lock() as lock, stop_on_signals() as stop, self._database() as db:
+        with stop_on_signals() as stop, folder.lock() as lock, self._database() as db:
             lock.on_lost = stop.set
             notes = [("owner", note) for note in lock.notes] + self._pull_back(folder, stop) + seen
             check_identity(folder, identity, config)
@@ -177,7 +177,7 @@ class Trainer:
         """Put the new schedule of a run on record, and go on with it."""
         run_id = run_id or self._identity(train, val)["run_id"]
         folder = find_run(self._path(run_id), self.training_config.mirror_dir)
-        with folder.lock(), stop_on_signals() as stop:
+        with stop_on_signals() as stop, folder.lock():
             notes = self._pull_back(folder, stop)
             config = extended_config(self.training_config, folder, schedule, len(train))
             before, self.training_config = self.training_config, config

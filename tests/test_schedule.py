@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.engine.schedule import Schedule, SchedulerFactory
+from helpers.engine.schedule import Cooldown, Schedule, SchedulerFactory
 
 KINDS = ("wsd", "cosine", "linear", "constant")
 
@@ -103,3 +103,56 @@ def test_the_factory_counts_updates_from_the_shares_of_a_config(
     tiny_config, changes, total, wanted
 ):
     assert SchedulerFactory.create(tiny_config(**changes), total) == wanted
+
+
+# The way down of a run that is asked to finish
+
+
+@st.composite
+def cooldowns(draw):
+    """A schedule, and a cool-down that begins somewhere on it."""
+    schedule = draw(schedules())
+    start = draw(st.integers(0, schedule.total_updates))
+    ceiling = schedule(max(0, start - 1)) if start else 1.0
+    return schedule, Cooldown(start, draw(st.integers(1, 200)), schedule.min_ratio, ceiling)
+
+
+@given(cooldowns())
+def test_a_cool_down_never_rises_whatever_the_schedule_does(pair):
+    schedule, down = pair
+    updates = range(down.start, down.start + down.updates + 2)
+    factors = [down(u, schedule(u)) for u in updates]
+
+    assert factors == sorted(factors, reverse=True)
+    assert factors[0] <= down.ceiling
+
+
+@given(cooldowns())
+def test_a_cool_down_ends_at_the_least_ratio_or_below(pair):
+    schedule, down = pair
+    end = down.start + down.updates
+
+    assert down(end, schedule(end)) <= schedule.min_ratio + 1e-12
+
+
+@given(cooldowns())
+def test_a_cool_down_is_never_above_its_schedule(pair):
+    schedule, down = pair
+
+    assert all(down(u, schedule(u)) <= schedule(u) for u in range(down.start, down.start + 50))
+
+
+@pytest.mark.parametrize(
+    ("down", "schedule", "factors"),
+    [
+        pytest.param(Cooldown(2, 4), 1.0, [1, 0.75, 0.5, 0.25, 0, 0], id="from the peak"),
+        pytest.param(Cooldown(2, 4, 0.2), 1.0, [1, 0.8, 0.6, 0.4, 0.2, 0.2], id="to a ratio"),
+        pytest.param(Cooldown(2, 4, 0.0, 0.5), 1.0, [0.5, 0.375, 0.25, 0.125, 0], id="ceiling"),
+        pytest.param(Cooldown(2, 4, 0.5), 0.1, [0.1, 0.1, 0.1], id="below the ratio already"),
+        pytest.param(Cooldown(2, 1), 1.0, [1, 0], id="one update"),
+    ],
+)
+def test_a_cool_down_is_a_line(down, schedule, factors):
+    found = [down(down.start + k, schedule) for k in range(len(factors))]
+
+    assert found == pytest.approx(factors)

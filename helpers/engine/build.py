@@ -13,7 +13,7 @@ from helpers.engine.ema import WeightAverage
 from helpers.engine.guard import Guard
 from helpers.engine.loop import TrainingLoop
 from helpers.engine.optim import OptimizerFactory
-from helpers.engine.run_folder import DEVICE_FILE, read_json
+from helpers.engine.run_folder import DEVICE_FILE, RunFolder, read_json
 from helpers.engine.schedule import SchedulerFactory
 from helpers.objectives import Objective
 
@@ -28,7 +28,8 @@ def settle_device(
     plan = plan_device(model, config, begun_in=begun_in)
     model.to(plan.device)
     if run_path is not None and before is None and run_path.is_dir():
-        write_json(run_path / DEVICE_FILE, plan.to_dict())
+        with RunFolder(run_path).writing():
+            write_json(run_path / DEVICE_FILE, plan.to_dict())
     return plan
 
 

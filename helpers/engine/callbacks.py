@@ -1,7 +1,7 @@
 """What may happen beside the loop: callbacks are told of logs, validations and checkpoints.
 
 A callback overrides the methods it needs. What it must remember across a resume it returns from
-`state_dict`.
+`state_dict`. How it asks for the end of a run is in `helpers.engine.run.Run`.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.config import TrainingConfig, role_of
+from helpers.engine.budget import duration, seconds
 from helpers.engine.checkpoint import STATE, CheckpointStore, Snapshot
 from helpers.engine.durable import remove_folder, sync_folder
 from helpers.engine.identity import EXTENSIONS, check_same_run, recorded_identity
@@ -43,8 +44,7 @@ def extended_config(
     """The settings that a run goes on with after a change of its schedule.
 
     They start from the schedule that the run has on record, so that asking for the same twice
-    changes nothing the second time. The warm-up keeps its length in updates, unless it is changed
-    too: a run that has it behind would warm up once more else.
+    changes nothing the second time. The warm-up keeps its length, unless it is changed too.
 
     Raises: ConfigError for a setting of no schedule; CheckpointError if there is no such run.
     """
@@ -60,21 +60,25 @@ def extended_config(
             f"The run {folder.run_id} has no run.json that says what it is. Call train with its "
             "settings as they were, which writes it again."
         )
-    before = config.replace(
-        **{name: identity["settings"][name] for name in SCHEDULE},
-        run_name=folder.run_id,
-        resume="auto",
-    )
-    changes = dict(changes)
-    for chosen, other in (("max_steps", "epochs"), ("epochs", "max_steps")):
+    recorded, changes = schedule_of(identity), dict(changes)
+    for chosen, other, nothing in (
+        ("max_steps", "epochs", 0.0),
+        ("epochs", "max_steps", 0),
+        ("budget", "finish_by", ""),
+    ):
         if changes.get(chosen):
-            changes.setdefault(other, type(getattr(before, other))(0))
-    after = before.replace(**changes)
-    total, longer = (run_length(c, n_samples) for c in (before, after))
-    if "warmup_fraction" not in changes and total != longer and UNLIMITED not in (total, longer):
-        warmup = SchedulerFactory.create(before, total).warmup_updates
-        after = after.replace(warmup_fraction=min(0.5, max(0.0, warmup - 0.5) / longer))
+            changes.setdefault(other, nothing)
+    after = config.replace(**{**recorded, **changes}, run_name=folder.run_id, resume="auto")
+    if "warmup_fraction" not in changes:
+        before = _with_schedule(after, recorded)
+        after = after.replace(warmup_fraction=_kept_warmup(before, after, n_samples))
     return after
+
+
+def schedule_of(identity: dict[str, Any]) -> dict[str, Any]:
+    """The schedule that a run is on record with; what did not exist then had its default."""
+    fields = TrainingConfig.model_fields
+    return {name: identity["settings"].get(name, fields[name].default) for name in SCHEDULE}
 
 
 def record_extension(
@@ -89,13 +93,16 @@ def record_extension(
     would be, differs in more than its schedule.
     """
     identity = recorded_identity(folder)
-    settings, store = identity["settings"], folder.checkpoints
+    recorded, store = schedule_of(identity), folder.checkpoints
     changed = {
-        name: [settings[name], getattr(config, name)]
-        for name in SCHEDULE
-        if settings[name] != getattr(config, name)
+        name: [was, getattr(config, name)]
+        for name, was in recorded.items()
+        if was != getattr(config, name)
     }
-    identity["settings"] = {**settings, **{name: value for name, (_, value) in changed.items()}}
+    identity["settings"] = {
+        **identity["settings"],
+        **{name: value for name, (_, value) in changed.items()},
+    }
     check_same_run(identity, now, folder.run_id)
     if not changed:
         return
@@ -106,17 +113,24 @@ def record_extension(
             f"The run {folder.run_id} has no checkpoint to go on from. Start it with train."
         )
     length = run_length(config, n_samples)
-    before = config.replace(**{name: was for name, (was, _) in changed.items()})
+    before = _with_schedule(config, recorded)
     step = _step_before_decay(store, last, before, n_samples)
     if length < last.step or length <= step:
         raise CheckpointError(
             f"The run {folder.run_id} has done {last.step:,} steps, but would end at {length:,}. "
-            "Choose more steps than that."
+            "Choose more steps than that, or a budget and max_steps=0."
+        )
+    used_s = (read_json(store.path(step) / STATE) or last.state)["run"].get("wall_s", 0.0)
+    if config.budget and seconds(config.budget) <= used_s:
+        raise CheckpointError(
+            f"The run {folder.run_id} has used {duration(used_s)} up to step {step:,}, but its "
+            f"budget would be {config.budget}. Choose more time than that, or budget=''."
         )
     entry = {"from_step": step, "last_step": last.step, "settings": changed}
     identity[EXTENSIONS] = [*identity.get(EXTENSIONS, ()), entry]
-    folder.write_identity(identity)
-    config.save(folder.config_file)
+    with folder.writing():
+        config.save(folder.config_file)
+        folder.write_identity(identity)
 
 
 def settle_extension(folder: RunFolder, identity: dict[str, Any]) -> None:
@@ -191,6 +205,30 @@ def _step_before_decay(
             except CheckpointError:
                 continue
     return last.step
+
+
+def _with_schedule(config: TrainingConfig, schedule: dict[str, Any]) -> TrainingConfig:
+    """The settings with another schedule, where a time of day may be all that limited it."""
+    is_limited = schedule["budget"] or schedule["max_steps"] or schedule["epochs"]
+    finish_by = config.finish_by if is_limited else config.finish_by or "00:00"
+    return config.replace(**schedule, finish_by="" if schedule["budget"] else finish_by)
+
+
+def _kept_warmup(before: TrainingConfig, after: TrainingConfig, n_samples: int) -> float:
+    """The share of warm-up that keeps its length in updates, or in time; none from one to another.
+
+    A run that has its warm-up behind would warm up once more else.
+    """
+    total, longer = (run_length(c, n_samples) for c in (before, after))
+    if total == longer and (total != UNLIMITED or before.budget == after.budget):
+        return after.warmup_fraction
+    if UNLIMITED not in (total, longer):
+        warmup = SchedulerFactory.create(before, total).warmup_updates
+        return min(0.5, max(0.0, warmup - 0.5) / longer)
+    if total == longer and before.budget and after.budget:
+        ratio = seconds(before.budget) / seconds(after.budget)
+        return min(0.5, before.warmup_fraction * ratio)
+    return 0.0
 
 
 def _is_older(checkpoint: Path, number: int) -> bool:

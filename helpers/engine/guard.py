@@ -247,7 +247,8 @@ def look(run: Run, loop: TrainingLoop, train: Samples, order: SampleOrder) -> bo
 def _go_back(run: Run, loop: TrainingLoop, held: Held, order: SampleOrder) -> bool:
     """Continue from a checkpoint before a step, leaving out the samples in between, if it helps."""
     before = list(run.state.rewinds)
-    cooldown = run.state.cooldown_start, run.state.cooldown_updates
+    state = run.state
+    cooldown = state.cooldown_start, state.cooldown_updates, state.cooldown_from
     times = Counter(step for step, _, _ in before)
     spent = {step for step, n in times.items() if n >= REWINDS}
     if not go_back(run, loop, before_step=held.step, spent=spent):
@@ -257,7 +258,7 @@ def _go_back(run: Run, loop: TrainingLoop, held: Held, order: SampleOrder) -> bo
     first = int(order.positions(state.samples, 1)[0])
     kept = [r for r in before if not (first <= r[1] and r[2] <= end)]
     state.rewinds = [*kept, [state.step, first, end]]
-    state.cooldown_start, state.cooldown_updates = cooldown
+    state.cooldown_start, state.cooldown_updates, state.cooldown_from = cooldown
     run.tell(
         "went back",
         f"{held}; the run goes on from step {state.step} and leaves out the {end - first:,} "

@@ -74,7 +74,7 @@ def data_fingerprint(data: Samples) -> str:
 def check_identity(folder: RunFolder, identity: dict[str, Any], config: TrainingConfig) -> None:
     """Record a new run, or refuse to continue one that was started with something else.
 
-    Raises: CheckpointError with every difference.
+    Raises: CheckpointError with every difference; RunFolderError if it cannot be written.
     """
     before = recorded_identity(folder)
     if before is not None:
@@ -83,8 +83,10 @@ def check_identity(folder: RunFolder, identity: dict[str, Any], config: Training
             identity[EXTENSIONS] = before[EXTENSIONS]
     # A new run, or one whose run.json is lost: its checkpoints know it too.
     if before is None or before != folder.read_identity():
-        folder.write_identity(identity)
-        config.save(folder.config_file)
+        with folder.writing():
+            # First, because with the other in place nobody would write it again.
+            config.save(folder.config_file)
+            folder.write_identity(identity)
 
 
 def recorded_identity(folder: RunFolder) -> dict[str, Any] | None:
@@ -142,7 +144,7 @@ def as_extended(before: dict[str, Any], identity: dict[str, Any]) -> dict[str, A
     settings = dict(before.get("settings", {}))
     for extension in extensions[len(done) :]:
         for name, (was, now) in extension["settings"].items():
-            if settings.get(name) == was:
+            if settings.get(name, was) == was:
                 settings[name] = now
     return {**before, "settings": settings}
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +17,8 @@ from helpers.data.collate import Batch
 from helpers.data.order import SampleOrder
 from helpers.data.packing import Samples
 from helpers.data.prefetch import Prefetch
+from helpers.engine.budget import begin as begin_time
+from helpers.engine.control import obey
 from helpers.engine.device import DevicePlan
 from helpers.engine.ema import WeightAverage
 from helpers.engine.evaluate import evaluate
@@ -32,11 +33,9 @@ from helpers.engine.memory import MicroBatch, StepStart, redo_in_halves, use_kno
 from helpers.engine.optim import Optimizer, clip_gradients
 from helpers.engine.random_state import restore_random_state
 from helpers.engine.run import Later, Run
-from helpers.engine.schedule import Cooldown, Schedule
+from helpers.engine.schedule import Schedule
 from helpers.errors import CheckpointError
 from helpers.objectives import Objective
-
-WAIT_S = 0.2
 
 
 class TrainingLoop:
@@ -84,20 +83,22 @@ class TrainingLoop:
         """
         with Prefetch(train, run.config.num_workers) as self._reader:
             self._begin(run, train, val)
-            return self._go_on(run, val, save)
+            return self._go_on(run, val, lambda: self._save(run, save))
 
-    def _go_on(self, run: Run, val: Samples | None, save: Callable[[Run], None]) -> str:
-        config = run.config
+    def _go_on(self, run: Run, val: Samples | None, save: Callable[[], None]) -> str:
+        config, clock = run.config, run.budget.clock
         while not (run.is_over or run.early_reason or run.stop):
+            started = clock()
             if not self._step_on_next(run):
                 break
+            run.note_time()
             later = Later()
             with later:
                 run.saver.deliver(run)
             step, is_last = run.state.step, run.is_over
             is_log = step == 1 or is_last or _is_due(step, config.log_every)
             is_eval = val is not None and (is_last or _is_due(step, config.eval_every))
-            is_decay = self._begins_decay(run)
+            is_decay = self.schedule.is_going_down(run.state) and run.begin_decay()
             is_save = not is_last and (is_decay or run.saver.is_due(run))
             if (is_log or is_eval or is_save) and self.look(run):
                 later.settle()
@@ -106,6 +107,7 @@ class TrainingLoop:
             with later:
                 if is_log:
                     self.log(run)
+            run.budget.note_step(clock() - started)
             with later:
                 is_best = is_eval and self._validate(run, val)
             with later:
@@ -113,8 +115,9 @@ class TrainingLoop:
                     self.log(run)
             later.settle()
             if not is_last and (is_best or is_save):
-                self._save(run, save)
-            self._obey(run, save)
+                save()
+            obey(run, save)
+            run.note_time()
         self.look(run)
         if run.is_over and run.tracker.has_pending:
             self.log(run)
@@ -129,6 +132,9 @@ class TrainingLoop:
             check_tokens(self.objective, val, "validation data")
         if self._reader.refusal:
             run.tell("no workers", self._reader.refusal)
+        if run.control is not None:
+            run.control.tell(run)
+        self._begin_time(run, val)
         self._draw_in_order(run)
         self.model.train()
         self.optimizer.zero_grad()
@@ -137,6 +143,20 @@ class TrainingLoop:
             restore_random_state(*run.random_state)
             run.random_state = None
         run.tracker.resume()
+
+    def _begin_time(self, run: Run, val: Samples | None) -> None:
+        """Begin with the limit of time, if there is one, and with what the end will take."""
+        if run.budget.limit_s is not None and val is not None:
+            n = min(len(val), 2 * self.micro_batch.size)
+            # The fastest of three: what is done once, like compiling, is no part of the last one.
+            rate = min(self._timed_evaluation(run, val, n) for _ in range(3)) / n
+            run.budget.note_validation(rate, len(val), rate * _looked_at(run, val))
+        begin_time(run)
+
+    def _timed_evaluation(self, run: Run, val: Samples, n: int) -> float:
+        started = run.budget.clock()
+        self.evaluate(val, n)
+        return run.budget.clock() - started
 
     def _draw_in_order(self, run: Run) -> None:
         """Draw samples from here on in the order of the run; again after it went back."""
@@ -171,7 +191,7 @@ class TrainingLoop:
         state, self.is_between_steps = run.state, False
         self.start.keep()
         loss_sum, count = redo_in_halves(self, batch, run, lambda: self.accumulate(batch))
-        self.factor = self.factor_of(run)
+        self.factor = run.factor = self.schedule.factor_of(state)
         norm = self.clip()
         held = None if self.guard is None else self.guard.judge(loss_sum, norm)
         is_applied = self.apply(self.factor, held)
@@ -188,38 +208,6 @@ class TrainingLoop:
         if self.average is not None and is_applied:
             self.average.update(state.scheduled, held)
         self.is_between_steps = True
-
-    def factor_of(self, run: Run) -> float:
-        """The factor on the peak learning rate for the next update.
-
-        It follows from the updates so far, applied or held back; under a budget also from the share
-        of time that is used, whichever is further.
-        """
-        state = run.state
-        factor = self.schedule(self._update_of(run))
-        if state.cooldown_start is None:
-            return factor
-        ratio = self.schedule.min_ratio
-        down = Cooldown(state.cooldown_start, state.cooldown_updates, ratio)
-        return down(state.scheduled, factor)
-
-    def _update_of(self, run: Run) -> float:
-        """Where on its schedule a run is."""
-        update = float(run.state.scheduled)
-        if run.budget.limit_s is not None:
-            update = max(update, run.budget.fraction * self.schedule.total_updates)
-        return update
-
-    def _begins_decay(self, run: Run, *, is_asked: bool = False) -> bool:
-        """Note where the learning rate begins its final way down; return whether to save there."""
-        start = self.schedule.decay_start
-        if run.state.decay_step is not None or not (
-            is_asked or (start is not None and self._update_of(run) >= start)
-        ):
-            return False
-        run.state.decay_step = run.state.step
-        run.folder.checkpoints.protect = {run.state.step}
-        return run.config.save_every > 0
 
     def accumulate(self, batch: Batch) -> tuple[torch.Tensor, int | torch.Tensor]:
         """Add up the gradient of a global batch; return its summed loss and count of targets."""
@@ -288,14 +276,15 @@ class TrainingLoop:
             return False
         self._draw_in_order(run)
         self.model.train()
+        run.note_time()
         return True
 
     def _validate(self, run: Run, val: Samples) -> bool:
         """Validate, and return whether this is the best so far."""
         run.tracker.pause()
-        started = time.perf_counter()
+        started = run.budget.clock()
         values = self.evaluate(val, run.config.eval_sequences)
-        self._measure_closing(run, val, time.perf_counter() - started)
+        rate = (run.budget.clock() - started) / _looked_at(run, val)
         row: dict[str, Any] = {"step": run.state.step, "epoch": run.epoch}
         row |= {f"val/{name}": value for name, value in values.items()}
         run.tracker.add_row(row)
@@ -307,14 +296,9 @@ class TrainingLoop:
             run.state.best_loss, run.state.best_step = values["loss"], run.state.step
         with self.averaged():
             run.emit("on_evaluate", row)
+        run.budget.note_validation(rate, len(val), run.budget.clock() - started)
         run.tracker.resume()
         return is_best
-
-    def _measure_closing(self, run: Run, val: Samples, seconds: float) -> None:
-        """Learn from a validation how long the last one, over all data, and saving will take."""
-        looked_at = min(run.config.eval_sequences or len(val), len(val))
-        whole = seconds * len(val) / looked_at
-        run.budget.closing_s = 1.2 * (whole + seconds) + 1.0
 
     def _save(self, run: Run, save: Callable[[Run], None]) -> None:
         """Save on the way; a full disk is told and does not end the run."""
@@ -326,41 +310,17 @@ class TrainingLoop:
             run.tell("not saved", str(error))
         run.tracker.resume()
 
-    def _obey(self, run: Run, save: Callable[[Run], None]) -> None:
-        """Carry out the commands that lie in the run's folder."""
-        control = run.control
-        for command in control.read() if control is not None else ():
-            if command == "PAUSE":
-                self._save(run, save)
-                run.saver.wait(run)
-                self._wait(run)
-                continue
-            if command == "SAVE":
-                self._save(run, save)
-                run.saver.wait(run)
-            elif command == "FINISH":
-                if self._begins_decay(run, is_asked=True):
-                    self._save(run, save)
-                run.finish_soon()
-            else:
-                run.stop.set("stopped by the file STOP")
-            control.done(command)
-
-    def _wait(self, run: Run) -> None:
-        """Do nothing as long as the file PAUSE is there; a stop ends the waiting too."""
-        run.tracker.pause()
-        run.tell("paused", "the file PAUSE is there; remove it to go on")
-        while run.control.is_given("PAUSE") and not run.control.is_given("STOP") and not run.stop:
-            time.sleep(WAIT_S)
-        run.tell("goes on", "the file PAUSE is gone" if not run.stop else "asked to stop")
-        run.tracker.resume()
-
     def _scale(self, run: Run) -> dict[str, float]:
         """The scale of fp16 losses, and the steps without an update where there are some."""
         skipped = run.state.step - run.state.updates
         if self.scaler is None:
             return {"skipped_steps": skipped} if skipped else {}
         return {"loss_scale": self.scaler.get_scale(), "skipped_steps": skipped}
+
+
+def _looked_at(run: Run, val: Samples) -> int:
+    """Sequences of a validation on the way."""
+    return min(run.config.eval_sequences or len(val), len(val))
 
 
 def _is_due(step: int, every: int) -> bool:

@@ -160,7 +160,7 @@ class MetricsTracker:
 
     def _rewrite(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
+        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
         temporary.write_text("".join(map(_line, self.rows)), encoding="utf-8")
         temporary.replace(self._path)
 

@@ -11,11 +11,13 @@ import contextlib
 import datetime
 import errno
 import fcntl
+import io
 import json
 import os
 import secrets
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,8 +31,9 @@ WATCH_S, BEAT_S, SETTLE_S = 60.0, 10.0, 0.3
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM)
 SIZE = 1024
 _KEYS = {"host", "boot_id", "pid", "process_start", "token", "beats"}
-_tokens: set[str] = set()
-_descriptors: set[int] = set()
+# Of this process. They are forgotten with the objects, as where an interrupt broke off a release.
+_claims: weakref.WeakValueDictionary[str, Claim] = weakref.WeakValueDictionary()
+_files: weakref.WeakSet[io.FileIO] = weakref.WeakSet()
 
 
 class Claim:
@@ -64,7 +67,7 @@ class Claim:
     def seize(self, holder: dict[str, Any] | None = None) -> None:
         """Take the folder whoever has it."""
         self.former = holder if holder and holder["token"] != self.token else self.former
-        _tokens.add(self.token)
+        _claims[self.token] = self
         self._write()
 
     def is_mine(self) -> bool:
@@ -82,13 +85,13 @@ class Claim:
 
     def release(self) -> None:
         """Leave the folder to others; a file that names another stays."""
-        _tokens.discard(self.token)
+        _claims.pop(self.token, None)
         if self.is_mine():
             os.truncate(self.path, 0)
 
     def forget(self) -> None:
         """Be no owner any more without a word, as where the file cannot be reached."""
-        _tokens.discard(self.token)
+        _claims.pop(self.token, None)
 
     def read(self) -> dict[str, Any] | None:
         """Who the file names, or None."""
@@ -118,7 +121,7 @@ class Claim:
     def _is_gone(self, holder: dict[str, Any]) -> bool:
         here = this_process()
         if all(holder[key] == here[key] for key in ("host", "boot_id", "pid", "process_start")):
-            self.is_holder_alive = holder["token"] in _tokens
+            self.is_holder_alive = holder["token"] in _claims
             return not self.is_holder_alive
         if is_dead(holder, is_file=False):
             return True
@@ -146,7 +149,7 @@ class RunLock:
         self.notes: list[str] = []
         self.on_lost: Callable[[str], None] = lambda reason: None
         self._claim = Claim(path, WATCH_S)
-        self._descriptor = -1
+        self._file: io.FileIO | None = None
         self._is_released = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -156,10 +159,10 @@ class RunLock:
         Raises: RunFolderError, saying who and where, if another process trains it.
         """
         try:
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            self._file = io.FileIO(self.path, "a+")
         except OSError as error:
             raise self._no_lock(error) from error
-        _descriptors.add(self._descriptor)
+        _files.add(self._file)
         try:
             self._decide(self._has_system_lock())
         except BaseException:
@@ -172,13 +175,14 @@ class RunLock:
     def release(self) -> None:
         """Leave the run to others."""
         self._is_released.set()
-        if self._thread is not None:
-            self._thread.join(timeout=BEAT_S)
         try:
-            self._claim.release()
-        except OSError:
-            self._claim.forget()  # the folder is gone or cannot be written: nothing to release
-        self._close()
+            if self._thread is not None:
+                self._thread.join(timeout=BEAT_S)
+            # Where the folder is gone or cannot be written there is nothing to release.
+            with contextlib.suppress(OSError):
+                self._claim.release()
+        finally:
+            self._close()
 
     def _decide(self, is_locked: bool) -> None:
         if is_locked and not network_file_system(self.path, self.mounts):
@@ -198,7 +202,7 @@ class RunLock:
 
     def _has_system_lock(self) -> bool:
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._claim.holder = self._claim.read()
             raise self._refusal() from error
@@ -235,8 +239,8 @@ class RunLock:
                 return
 
     def _close(self) -> None:
-        _descriptors.discard(self._descriptor)
-        os.close(self._descriptor)
+        self._claim.forget()
+        self._file.close()
 
 
 def named(owner: dict[str, Any]) -> str:
@@ -247,10 +251,10 @@ def named(owner: dict[str, Any]) -> str:
 
 def _leave_to_parent() -> None:
     """Let no worker that was forked keep the lock of a process that was killed."""
-    for descriptor in _descriptors:
-        os.close(descriptor)
-    _descriptors.clear()
-    _tokens.clear()
+    for file in _files:
+        file.close()
+    _files.clear()
+    _claims.clear()
 
 
 os.register_at_fork(after_in_child=_leave_to_parent)

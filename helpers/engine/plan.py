@@ -13,7 +13,7 @@ import torch
 from helpers.data.collate import Batch
 from helpers.data.order import SampleOrder
 from helpers.data.packing import Samples
-from helpers.engine.budget import RESERVE, Budget
+from helpers.engine.budget import RESERVE, UNLIMITED, Budget, duration
 from helpers.engine.device import DevicePlan
 from helpers.engine.memory import redo_in_halves
 from helpers.engine.random_state import capture_random_state, restore_random_state
@@ -23,9 +23,6 @@ from helpers.models.summary import count_parameters
 if TYPE_CHECKING:
     from helpers.config import TrainingConfig
     from helpers.engine.loop import TrainingLoop
-
-UNLIMITED = 10**9
-"""Steps of a run that time ends."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +46,7 @@ class RunPlan:
     disk_mib: float
     step_s: float
     total_s: float
+    limit_s: float | None = None
 
     @property
     def memory_mib(self) -> float:
@@ -71,8 +69,12 @@ class RunPlan:
             ("compile", "on" if self.device.compile else "off", self.device.reasons["compile"]),
             ("memory", f"{self.memory_mib:,.0f} MiB", split),
             ("disk", f"{self.disk_mib:,.0f} MiB", "checkpoints that are kept, and the final model"),
-            ("time", _duration(self.total_s), f"{1000 * self.step_s:.0f} ms a step, measured"),
+            ("time", duration(self.total_s), self._pace()),
         ]
+
+    def _pace(self) -> str:
+        pace = f"{1000 * self.step_s:.0f} ms a step, measured"
+        return pace if self.limit_s is None else f"{pace}; {duration(self.limit_s)} at the most"
 
     def __repr__(self) -> str:
         return "\n".join(f"{what:<10} {much:<22} {how}" for what, much, how in self.rows())
@@ -113,7 +115,7 @@ def measure_plan(
     step_s, activations_mib = probe(loop, train, config.seed)
     limit_s = Budget.of(config).limit_s
     if limit_s is not None:
-        steps = max(1, min(steps, int((1 - RESERVE) * limit_s / step_s)))
+        steps = _steps_within((1 - RESERVE) * limit_s, config, val, steps, step_s)
     weights = _mib(loop.model.state_dict().values())
     gradients = _mib(loop.optimizer.parameters)
     average = {} if loop.average is None else loop.average.state_tensors()
@@ -135,6 +137,7 @@ def measure_plan(
         disk_mib=kept * (weights + state) + weights,
         step_s=step_s,
         total_s=steps * step_s + _validation_s(config, val, steps, step_s),
+        limit_s=limit_s,
     )
 
 
@@ -199,13 +202,21 @@ def _validation_s(config: TrainingConfig, val: Samples | None, steps: int, step_
     return (times * each + len(val)) * step_s / config.batch_size / 3
 
 
+def _steps_within(
+    room_s: float, config: TrainingConfig, val: Samples | None, most: int, step_s: float
+) -> int:
+    """The most steps that fit into a time with their validations; at least one."""
+    fits, too_many = 1, most + 1
+    while too_many - fits > 1:
+        steps = (fits + too_many) // 2
+        if steps * step_s + _validation_s(config, val, steps, step_s) <= room_s:
+            fits = steps
+        else:
+            too_many = steps
+    return fits
+
+
 def _mib(tensors: Iterable[torch.Tensor]) -> float:
     """Size of tensors; one that is shared counts once."""
     unique = {t.data_ptr(): t.numel() * t.element_size() for t in tensors}
     return sum(unique.values()) / 2**20
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -164,7 +164,8 @@ def write_result(run: Run, result: TrainingResult) -> None:
     """Keep the outcome in the run folder, tables left out: they follow from metrics.jsonl."""
     values = result.to_dict()
     kept = {n: values[n] for n in ("status", "steps", "final_metrics")}
-    write_json(run.folder.result_file, {**kept, EXTENSIONS: run.state.extensions})
+    with run.folder.writing():
+        write_json(run.folder.result_file, {**kept, EXTENSIONS: run.state.extensions})
 
 
 def read_result(run: Run) -> TrainingResult | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from helpers.engine.budget import Budget
+from helpers.engine.budget import UNLIMITED, Budget
 from helpers.engine.control import ControlFiles
 from helpers.engine.metrics import MetricsTracker
 from helpers.engine.saver import Saver
@@ -33,10 +33,12 @@ class RunState:
     the learning rate is a function of both together, whenever one looks.
     `rewinds` are the times that the run went back: the step of the checkpoint, and from where to
     where the stream of samples is left out since. `samples` counts those that are not left out.
-    `wall_s` is the time spent in all sessions, validation and saving included. A run that was asked
-    to finish cools down over `cooldown_updates` from `cooldown_start` on. At `decay_step` the
-    learning rate began its final way down; the checkpoint of that step is what a run goes on from
-    that is extended, and `extensions` is how often it was.
+    `wall_s` is the time spent in all sessions, validation and saving included, and `time_share` the
+    share of the schedule that it has taken a run through whose time is limited. A run that was
+    asked to finish cools down over `cooldown_updates` from `cooldown_start` on, from a factor of at
+    most `cooldown_from` on the learning rate. At `decay_step` the learning rate began its final way
+    down; the checkpoint of that step is what a run goes on from that is extended, and `extensions`
+    is how often it was.
     """
 
     step: int = 0
@@ -46,8 +48,10 @@ class RunState:
     best_step: int | None = None
     best_loss: float | None = None
     wall_s: float = 0.0
+    time_share: float = 0.0
     cooldown_start: int | None = None
     cooldown_updates: int = 0
+    cooldown_from: float = 1.0
     held: int = 0
     rewinds: list[list[int]] = field(default_factory=list)
     decay_step: int | None = None
@@ -70,7 +74,12 @@ class RunState:
 
 @dataclass
 class Run:
-    """One session of training a run."""
+    """One session of training a run.
+
+    Callbacks may ask for its end, after the step it is in: `run.stop.set(reason)` pauses it, to be
+    continued by another call of `train`; `run.finish_soon()` lets it cool down and complete;
+    `run.stop_early(reason)` ends it for good as it is. From another thread the same calls do.
+    """
 
     folder: RunFolder
     config: TrainingConfig
@@ -91,6 +100,7 @@ class Run:
     identity: dict[str, Any] = field(default_factory=dict)
     extension: str = ""
     random_state: tuple[dict[str, Any], dict[str, Tensor]] | None = None
+    factor: float = 1.0
     saver: Saver = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -114,7 +124,8 @@ class Run:
         is_cooled = state.cooldown_start is not None and (
             state.scheduled >= state.cooldown_start + state.cooldown_updates
         )
-        return state.step >= self.total_steps or is_cooled or self.budget.is_used_up
+        is_late = self.budget.limit_s is not None and state.time_share >= 1.0
+        return state.step >= self.total_steps or is_cooled or is_late
 
     @property
     def last_sample(self) -> int:
@@ -125,21 +136,54 @@ class Run:
 
     @property
     def expected_steps(self) -> int:
-        """The step at which the run will end, estimated where time or a cool-down decides."""
-        state, ends = self.state, [self.total_steps]
+        """The step at which the run will end, estimated where time or a cool-down decides.
+
+        The step it is at where nothing is known yet.
+        """
+        state, ends = self.state, [self.total_steps] if self.total_steps < UNLIMITED else []
         if state.cooldown_start is not None:
             left = state.cooldown_start + state.cooldown_updates - state.scheduled
             ends.append(state.step + left)
-        if self.budget.limit_s is not None and state.step:
-            ends.append(math.ceil(state.step / min(1.0, max(1e-3, self.budget.fraction))))
-        return max(state.step, min(ends))
+        if self.budget.limit_s is not None:
+            done = state.step - (self.resumed_from or 0)
+            passed = state.time_share - self.budget.begun_at
+            if done > 0 and passed > 0:
+                ends.append(state.step + math.ceil(done * (1 - state.time_share) / passed))
+        return max(state.step, min(ends, default=0))
 
     def finish_soon(self, share: float = 0.1) -> None:
-        """Cool down from here, over a share of the steps done, and end."""
-        if self.state.cooldown_start is None:
-            self.state.cooldown_start = self.state.scheduled
-            self.state.cooldown_updates = max(1, math.ceil(share * self.state.step))
-            self.tell("finishing", f"cooling down over {self.state.cooldown_updates:,} updates")
+        """Cool down from here, over a share of the steps done, and end as completed.
+
+        The first call decides; steps and time of the run stay its limits.
+        """
+        state = self.state
+        if state.cooldown_start is not None or self.is_over:
+            return
+        left = self.total_steps - state.step
+        state.cooldown_start, state.cooldown_from = state.scheduled, self.factor
+        state.cooldown_updates = max(1, min(left, math.ceil(share * state.step)))
+        self.tell("finishing", f"cooling down over {state.cooldown_updates:,} updates")
+
+    def begin_decay(self) -> bool:
+        """Note that the learning rate begins its final way down; return whether to save there."""
+        if self.state.decay_step is not None:
+            return False
+        self.state.decay_step = self.state.step
+        self.folder.checkpoints.protect = {self.state.step}
+        return self.config.save_every > 0
+
+    def note_time(self) -> None:
+        """Take the schedule as far as the time used does; it never goes back."""
+        if self.budget.limit_s is not None:
+            self.budget.saving_s = self.saver.write_s
+            self.state.time_share = max(self.state.time_share, self.budget.share)
+
+    def tell_if_late(self) -> None:
+        """Say so if the run has taken longer than it had."""
+        budget = self.budget
+        if budget.limit_s is not None and budget.elapsed_s > budget.limit_s:
+            over = budget.elapsed_s - budget.limit_s
+            self.tell("time", f"the run took {over:.1f} s longer than it had")
 
     def stop_early(self, reason: str) -> None:
         """End the run after this step, for good."""

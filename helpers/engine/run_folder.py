@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.engine.checkpoint import CheckpointStore, write_json
+from helpers.engine.durable import is_full
 from helpers.engine.owner import RunLock
 from helpers.errors import RunFolderError
 
@@ -30,16 +31,11 @@ class RunFolder:
         self.result_file = self.path / "result.json"
         self.model_file = self.path / "final_model.pt"
         self.checkpoints = CheckpointStore(self.path / "checkpoints")
-        try:
+        with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / f".probe-{os.getpid()}"
+            probe = self.path / f".probe-{os.getpid()}.tmp"
             probe.write_bytes(b"")
-            probe.unlink()
-        except OSError as error:
-            raise RunFolderError(
-                f"The run folder {self.path} cannot be written ({error.strerror}). "
-                "Set output_dir to a folder on a local disk that you may write."
-            ) from error
+            probe.unlink(missing_ok=True)
 
     @property
     def run_id(self) -> str:
@@ -56,7 +52,7 @@ class RunFolder:
         lock.acquire()
         try:
             for leftover in self.path.glob(".*.tmp"):
-                leftover.unlink()
+                leftover.unlink(missing_ok=True)
             yield lock
         finally:
             lock.release()
@@ -68,6 +64,21 @@ class RunFolder:
     def write_identity(self, identity: dict[str, Any]) -> None:
         """Record what the run is started with."""
         write_json(self.run_file, identity)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Say in plain words that a file of the folder cannot be written.
+
+        Raises: RunFolderError for an OSError within.
+        """
+        try:
+            yield
+        except OSError as error:
+            cure = "Free some space" if is_full(error) else "Mend that"
+            raise RunFolderError(
+                f"The run folder {self.path} cannot be written ({error.strerror or error}). "
+                f"{cure}, or set output_dir to a folder on a local disk that you may write."
+            ) from error
 
 
 def free_name(output_dir: str | Path, name: str) -> str:

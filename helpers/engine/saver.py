@@ -77,6 +77,8 @@ class Saver:
     clock: Callable[[], float] = field(default=time.monotonic, repr=False)
     stopped_s: float = 0.0
     """Seconds for which saving on the way stopped the training, in this session."""
+    write_s: float | None = None
+    """Seconds that writing a checkpoint takes, the last ones counting most; None before one was."""
     best_on_disk: int | None = None
     """The last best step that was saved; the best one is not, where saving it failed."""
     _last_stop_s: float = field(default=0.0, repr=False)
@@ -164,8 +166,10 @@ class Saver:
 
     def _write(self, snapshot: Snapshot, text: str, keep: int, best: int | None) -> str:
         """Write a checkpoint and then remove older ones; return what kept them from going."""
-        protected = {best, self.best_on_disk} - {None}
+        started, protected = self.clock(), {best, self.best_on_disk} - {None}
         self._durable.append(self.store.write(snapshot, text, protected))
+        took_s = self.clock() - started
+        self.write_s = took_s if self.write_s is None else (self.write_s + took_s) / 2
         if best is not None and os.path.isdir(self.store.path(best)):
             self.best_on_disk, protected = best, {best}
         try:

@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of applied updates."""
+"""The learning rate as a pure function of how far a run is."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from helpers.config import TrainingConfig
+    from helpers.engine.run import RunState
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,32 @@ class Schedule:
         """The update at which a plateau ends and the way down begins; None without a plateau."""
         return self.total_updates - self.decay_updates if self.kind == "wsd" else None
 
+    def update_of(self, state: RunState) -> float:
+        """Where a run is: by its updates, or by the share of its time, whichever is further."""
+        return max(float(state.scheduled), state.time_share * self.total_updates)
+
+    def factor_of(self, state: RunState) -> float:
+        """The factor for the next update of a run; it follows from the state of the run alone."""
+        factor = self(self.update_of(state))
+        if state.cooldown_start is None:
+            return factor
+        start, updates = state.cooldown_start, state.cooldown_updates
+        return Cooldown(start, updates, self.min_ratio, state.cooldown_from)(
+            state.scheduled, factor
+        )
+
+    def is_going_down(self, state: RunState) -> bool:
+        """Whether the learning rate of a run is on its final way down."""
+        if state.cooldown_start is not None:
+            return True
+        return self.decay_start is not None and self.update_of(state) >= self.decay_start
+
 
 @dataclass(frozen=True)
 class Cooldown:
     """A way down from where a schedule stands, for a run that is asked to finish now.
+
+    It begins at `ceiling` at most, so that a schedule that would still rise does not.
 
     >>> [round(Cooldown(start=4, updates=2)(u, 0.5), 2) for u in (4, 5, 6)]
     [0.5, 0.25, 0.0]
@@ -57,9 +80,11 @@ class Cooldown:
     start: int
     updates: int
     min_ratio: float = 0.0
+    ceiling: float = 1.0
 
     def __call__(self, update: float, factor: float) -> float:
         """The factor after `update` updates, where the schedule alone would say `factor`."""
+        factor = min(factor, self.ceiling)
         left = min(1.0, max(0.0, (self.start + self.updates - update) / self.updates))
         return min(factor, self.min_ratio + max(0.0, factor - self.min_ratio) * left)
 

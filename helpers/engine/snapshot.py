@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from helpers.engine.budget import Budget
 from helpers.engine.callbacks import Callback
 from helpers.engine.checkpoint import Snapshot, load_model_tensors, model_tensors
 from helpers.engine.extend import told
@@ -40,6 +39,8 @@ VALUES = {
     "guard",
     "micro_batch",
 }
+LATER = {"guard": None, "micro_batch": None}
+"""Values that checkpoints of version 0.1 may lack, and what stands for them."""
 
 
 def save_run(run: Run, loop: TrainingLoop, *, is_background: bool = False) -> None:
@@ -101,10 +102,10 @@ def restore_run(run: Run, loop: TrainingLoop) -> list[str]:
     if snapshot is None:
         run.tracker.restore(0, 0.0)
         return store.notes
+    run.budget.resume(snapshot.state.get("run", {}).get("wall_s", 0.0))
     _take_up(run, loop, snapshot)
     run.resumed_from = snapshot.step
     run.random_state = snapshot.state["random"], snapshot.sections["random"]
-    run.budget = Budget.of(run.config, run.state.wall_s)
     return store.notes
 
 
@@ -137,8 +138,8 @@ def go_back(run: Run, loop: TrainingLoop, *, before_step: int, spent: set[int]) 
 
 def _take_up(run: Run, loop: TrainingLoop, snapshot: Snapshot) -> None:
     """Put a run where a checkpoint says; only the time that it has used is left as it is."""
+    state = snapshot.state = {**LATER, **snapshot.state}
     _check_parts(snapshot, SECTIONS if loop.average is None else SECTIONS | {AVERAGE})
-    state = snapshot.state
     check_same_run(as_extended(state["identity"], run.identity), run.identity, run.run_id)
     if state["plan"]["precision"] != loop.plan.precision:
         raise CheckpointError(
@@ -153,7 +154,8 @@ def _take_up(run: Run, loop: TrainingLoop, snapshot: Snapshot) -> None:
         loop.scaler.load_state_dict(state["scaler"])
     if loop.guard is not None and state["guard"] is not None:
         loop.guard.load_state_dict(state["guard"])
-    loop.micro_batch.load_state_dict(state["micro_batch"])
+    if state["micro_batch"] is not None:
+        loop.micro_batch.load_state_dict(state["micro_batch"])
     hidden = _hidden_buffers(run.model)
     check_same_tensors("buffers", hidden, snapshot.sections["buffers"])
     for name, buffer in hidden.items():
@@ -172,10 +174,10 @@ def _extend(run: Run, loop: TrainingLoop) -> None:
     """Put a run that was extended since its checkpoint on the new schedule."""
     state, number = run.state, len(run.identity.get(EXTENSIONS, ()))
     if state.extensions < number:
-        now = loop.schedule(state.scheduled)
-        run.extension = told(run.identity, now)
         run.early_reason, state.decay_step, state.extensions = "", None, number
         state.cooldown_start, state.cooldown_updates = None, 0
+        state.time_share = run.budget.share_before
+        run.extension = told(run.identity, loop.schedule.factor_of(state))
     if run.config.epochs:
         # The last batch of an epoch that was the end may have been a part of one.
         left = run.last_sample - state.samples
@@ -188,8 +190,8 @@ def _mend_folder(run: Run) -> None:
     if run.identity and not os.path.exists(folder.run_file):
         with contextlib.suppress(OSError):
             folder.path.mkdir(parents=True, exist_ok=True)
-            folder.write_identity(run.identity)
             run.config.save(folder.config_file)
+            folder.write_identity(run.identity)
 
 
 def _hidden_buffers(model: nn.Module) -> dict[str, Tensor]:
@@ -200,7 +202,13 @@ def _hidden_buffers(model: nn.Module) -> dict[str, Tensor]:
 
 def _check_parts(snapshot: Snapshot, sections: set[str]) -> None:
     """Refuse a checkpoint with a part too few or too many."""
-    for wanted, got in ((sections, set(snapshot.sections)), (VALUES, set(snapshot.state))):
+    # A count that is missing had its first value when the checkpoint was written.
+    counts = set(RunState().to_dict())
+    for wanted, got in (
+        (sections, set(snapshot.sections)),
+        (VALUES, set(snapshot.state)),
+        (counts, counts | set(snapshot.state.get("run", ()))),
+    ):
         if wanted != got:
             raise CheckpointError(
                 f"The checkpoint of step {snapshot.step} has the parts {sorted(got)}, but "

@@ -22,7 +22,7 @@ from helpers.engine.plan import UNLIMITED
 from helpers.engine.run import Run
 from helpers.engine.run_folder import read_json
 
-FOUND = "Nothing was trained now; set resume to 'never' to train it again."
+FOUND = "Nothing was trained now; extend() goes on with it, and resume='never' trains it again."
 PAUSED = "All is saved; run the same again to go on."
 MIN_REFRESH_S = 0.5
 LINE_EVERY_S = 5.0
@@ -52,7 +52,7 @@ class PanelView:
 
     def line(self) -> str:
         """Where the run stands, in one line."""
-        words = [f"{self.run_id} {self.status}, step {self.step:,} of {self.total_steps:,}"]
+        words = [f"{self.run_id} {self.status}, {place(self.step, self.total_steps)}"]
         rows = [row for row in self.rows if "train/loss" in row]
         if rows:
             words.append(f"loss {rows[-1]['train/loss']:.4f}")
@@ -212,6 +212,11 @@ def line_of(row: dict[str, Any]) -> str:
     return "  ".join(words)
 
 
+def place(step: int, total_steps: int) -> str:
+    """A step, and of how many where that is known."""
+    return f"step {step:,} of {total_steps:,}" if total_steps else f"step {step:,}"
+
+
 def seconds_left(row: dict[str, Any], total_steps: int) -> float:
     """Time to the last step at the mean speed so far, in seconds of training."""
     return row["elapsed_s"] / row["step"] * (total_steps - row["step"])
@@ -238,7 +243,7 @@ def render(view: PanelView) -> str:
     parts = [
         "<div style='font:13px/1.5 system-ui,sans-serif;max-width:660px'>",
         f"<div><b>{html.escape(view.run_id)}</b> &middot; {html.escape(view.status)} &middot; "
-        f"step {step:,} of {view.total_steps:,}</div>",
+        f"{place(step, view.total_steps)}</div>",
         "<div style='background:#8883;border-radius:3px;height:6px;margin:4px 0 6px'>"
         f"<div style='background:{TRAIN_COLOR};border-radius:3px;height:6px;width:{share:.1f}%'>"
         "</div></div>",

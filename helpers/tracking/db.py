@@ -242,7 +242,7 @@ class ExperimentDB:
         with spool.merging(folder, wait=wait) as is_ours:
             while is_ours and (part := spool.take(folder)):
                 waiting = spool.read(part)
-                self._merge(waiting, folder)
+                self.merge(waiting, folder)
                 part.unlink()
                 n_merged += len(waiting)
         return n_merged
@@ -403,7 +403,7 @@ class ExperimentDB:
         rows = connection.execute(running).mappings()
         return [row["run_id"] for row in rows if is_dead(row, is_file=self._file is not None)]
 
-    def _merge(self, waiting: list[Entry], folder: Path) -> None:
+    def merge(self, waiting: list[Entry], folder: Path) -> None:
         """Write the entries of a spool in their order, in batches."""
         batch: list[Entry] = []
         for entry in waiting:

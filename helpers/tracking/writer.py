@@ -123,7 +123,7 @@ class RunWriter:
             held = list(self._spool.held)
             if held:  # no disk takes them, but the database may be on another one
                 decoded = [spool.decode(line) for line in held]
-                self.db.write([entry for entry in decoded if entry is not None])
+                self.db.merge([entry for entry in decoded if entry is not None], self.folder)
                 self._spool.release(held)
         except (TrackingError, OSError):
             self._note(self._spool.sync())

@@ -427,7 +427,7 @@ def add(key):
     ("where", "change"),
     [
         *[("sections", drop(name)) for name in ("model", "optimizer", "random", "buffers", "ema")],
-        *[("state", drop(name)) for name in sorted(snapshot.VALUES)],
+        *[("state", drop(name)) for name in sorted(snapshot.VALUES - snapshot.LATER.keys())],
         ("sections", add("more")),
         ("state", add("more")),
     ],
