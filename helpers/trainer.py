@@ -147,7 +147,7 @@ class Trainer:
         identity = self._identity(train, val)
         folder = self._folder(identity)
         identity["run_id"] = folder.run_id
-        with stop_on_signals() as stop, folder.lock() as lock, self._database() as db:
+        with stop_on_signals() as stop, folder.lock() as lock, self._log() as log:
             lock.on_lost = stop.set
             notes = [("owner", note) for note in lock.notes] + self._pull_back(folder, stop) + seen
             check_identity(folder, identity, config)
@@ -155,7 +155,6 @@ class Trainer:
             set_seed(config.seed)
             plan = self._device(folder.path)
             loop = self._loop(total_steps, plan)
-            log = None if db is None else RunLog(db)
             run = self._run(folder, total_steps, train, stop, log)
             run.identity = identity
             damaged = restore_run(run, loop)
@@ -186,6 +185,8 @@ class Trainer:
             except CheckpointError:
                 self.training_config = before
                 raise
+        if stop:  # what is on record stays, and the same call goes on from it
+            raise KeyboardInterrupt
         return notes
 
     @frames_cleared()
@@ -361,6 +362,17 @@ class Trainer:
             )
         callbacks += [log] if log is not None else []
         return callbacks + progress_callbacks(config.panel)
+
+    @contextlib.contextmanager
+    def _log(self) -> Iterator[RunLog | None]:
+        """The run on record, where there is a database; nothing of it outlives the session."""
+        with self._database() as db:
+            log = None if db is None else RunLog(db)
+            try:
+                yield log
+            finally:
+                if log is not None:
+                    log.close()
 
     @contextlib.contextmanager
     def _database(self) -> Iterator[ExperimentDB | None]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from helpers.engine.checkpoint import CheckpointInfo
     from helpers.engine.run import Run
     from helpers.tracking.db import ExperimentDB
+    from helpers.tracking.writer import RunWriter
 
 END_WAIT_S = 30.0
 
@@ -28,6 +29,7 @@ class RunLog(Callback):
         self.db = db
         self._told: set[str] = set()
         self._n_rewinds = 0
+        self._writer: RunWriter | None = None
 
     def start(self, run: Run, config: TrainingConfig, identity: dict[str, Any]) -> None:
         """Put the run on record with the rows it has, and drop those beyond its checkpoint."""
@@ -89,6 +91,11 @@ class RunLog(Callback):
         is_done = self._writer.flush(END_WAIT_S)
         self._tell(run)
         self._writer.close(END_WAIT_S if is_done else 0.0)
+
+    def close(self) -> None:
+        """End the writing at once, also where an interrupt came before the end; the spool stays."""
+        if self._writer is not None:
+            self._writer.close(0.0)
 
     def _add_checkpoint(self, run: Run, step: int, path: Any, n_bytes: int) -> None:
         is_best, metrics = step == run.state.best_step, {"best_loss": run.state.best_loss}

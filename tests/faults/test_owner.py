@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from helpers.engine.run_folder import RunFolder
 from helpers.errors import RunFolderError
 from helpers.tracking.owner import this_process
 from tests.faults.broken_disk import foreign_owner
+from tests.faults.scale import n, record
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
@@ -29,6 +31,9 @@ with RunFolder(Path(sys.argv[1])).lock():
     print("held", flush=True)
     time.sleep(60)
 """
+SEED = 5
+# Trials and seconds so far, on file systems with locks and without.
+TRIED: dict[str, tuple[int, float]] = {}
 NFS = "server:/x {folder} nfs rw 0 0\n"
 
 
@@ -191,11 +196,11 @@ def test_a_forked_worker_does_not_keep_the_lock_of_its_parent(tmp_path):
         lock.__enter__()
         worker = os.fork()
         if worker == 0:
-            time.sleep(30)
-            os._exit(0)
-        os.write(writer, str(worker).encode())
-        os.kill(os.getpid(), signal.SIGKILL)
+            os.write(writer, str(os.getpid()).encode())
+        time.sleep(30)
+        os._exit(0)
     worker = int(os.read(reader, 20))
+    os.kill(parent, signal.SIGKILL)
     os.waitpid(parent, 0)
     try:
         with RunFolder(tmp_path / "r").lock() as lock:
@@ -231,6 +236,60 @@ def test_a_run_through_a_jump_of_the_clock_is_the_same_run(make_trainer, data, m
 
     assert (jumped.steps, again.resumed_from) == (plain.steps, plain.steps)
     assert jumped.status == again.status == plain.status
+
+
+def hold(path: Path) -> tuple[int, int]:
+    """A forked process that owns the run in a folder; its number, and what ends with it."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with RunFolder(path).lock():
+            os.write(writer, b"held")
+            time.sleep(60)
+        os._exit(0)
+    os.close(writer)
+    assert os.read(reader, 4) == b"held"
+    return child, reader
+
+
+@pytest.mark.parametrize("locks", ["locks", "no locks"])
+def test_a_living_owner_is_named_and_a_killed_one_taken_over_from(
+    tmp_path, monkeypatch, request, locks
+):
+    """Again and again, while the clock of this machine jumps."""
+    if locks == "no locks":
+        request.getfixturevalue("no_flock")
+    began, n_trials, rng, real = time.monotonic(), n(8, 200), random.Random(SEED), time.time
+    jump_s = 0.0
+    monkeypatch.setattr(time, "time", lambda: real() + jump_s)
+    for _ in range(n_trials):
+        child, reader = hold(tmp_path / "r")
+        jump_s = rng.choice([-86_400.0, -3600.0, 0.0, 3600.0, 86_400.0])
+        with pytest.raises(RunFolderError, match=f"process {child} on "):
+            RunFolder(tmp_path / "r").lock().__enter__()
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(reader)
+        with RunFolder(tmp_path / "r").lock() as lock:
+            assert len(lock.notes) == 1 and f"process {child} on " in lock.notes[0]
+    TRIED[locks] = n_trials, time.monotonic() - began
+    n_all = sum(count for count, _ in TRIED.values())
+    record(
+        "owner",
+        "A run that a living process trains is refused to a second one, which is told who has it; "
+        "from one that was killed it is taken over; and the clock may jump by a day meanwhile. "
+        "The same holds where the file system has no locks.",
+        {
+            "living owners": n_all,
+            "of these respected and named": n_all,
+            "killed owners": n_all,
+            "of these taken over from and named": n_all,
+            "file systems": list(TRIED),
+        },
+        command="TRAINBOOK_FAULTS=full python -m pytest tests/faults/test_owner.py",
+        seed=SEED,
+        seconds=sum(seconds for _, seconds in TRIED.values()),
+    )
 
 
 def test_a_full_disk_does_not_keep_a_lock_from_being_held(tmp_path, monkeypatch):
