@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# With a kernel of Colab's pins, tests that have something to find there run on it too.
+COLAB := TRAINBOOK_COLAB_PYTHON=$${TRAINBOOK_COLAB_PYTHON-$(abspath $(wildcard .venv-colab/bin/python))}
 
-.PHONY: setup train test check smoke smoke-colab bench clean
+.PHONY: setup train test check smoke smoke-colab bench reliability reliability-quick clean
 
 setup: $(READY)
 
@@ -37,6 +39,14 @@ smoke-colab: setup
 
 bench: setup
 	@$(BIN)/python benchmarks/bench_trainer.py
+
+# Every promise in full, under an hour on two cores; writes RELIABILITY.md and RELIABILITY.json.
+reliability: setup
+	@$(COLAB) $(BIN)/python -m tests.faults.report
+
+# The same in minutes; prints the table and writes nothing.
+reliability-quick: setup
+	@$(COLAB) $(BIN)/python -m tests.faults.report --quick
 
 clean:
 	rm -rf $(VENV) .venv-colab runs

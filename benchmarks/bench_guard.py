@@ -120,8 +120,9 @@ def main() -> None:
                 )
             figures[f"{name}, {optimizer}, 10th percentile, %"] = round(less, 1)
     record(
-        "guard-cost",
-        "What judging a step, and remembering how it began, adds to the time of a small step.",
+        "guard_cost",
+        "Judging each step, and remembering how it began so that it can be done again, adds a few "
+        "percent to the time of a small step.",
         figures,
         command="python benchmarks/bench_guard.py",
         seed=SEED,

@@ -678,7 +678,7 @@ def test_no_fault_at_any_site_reaches_a_checkpoint_under_any_policy(make_trainer
         "A loss or gradient that is not finite, or a spike, is told with its step and samples, "
         "never reaches a checkpoint, and ends a run only where the settings say so.",
         {"faults": n_trials, "told": n_trials, "reached a checkpoint": 0, "wrong outcome": 0},
-        command="python -m pytest tests/test_guard.py",
+        command="TRAINBOOK_FAULTS=full python -m pytest tests/test_guard.py",
         seed=0,
         seconds=time.monotonic() - began,
     )

@@ -461,8 +461,8 @@ def test_memory_returns_to_where_it_was_after_an_error_in_a_cell(tmp_path, pytho
     assert max(cleared.values()) < 40
     assert kept["ValueError"] > 180
     record(
-        "memory-after-errors" + ("-colab" if python == COLAB_PYTHON else ""),
-        "After an error in a training cell the memory of the notebook is where it was.",
+        "memory_after_errors" + ("_colab" if python == COLAB_PYTHON else ""),
+        "After an error in a train cell the memory of the notebook is where it was before.",
         {
             "MiB kept": round(max(cleared.values())),
             "MiB kept without clearing frames": round(kept["ValueError"]),

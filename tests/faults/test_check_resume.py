@@ -40,7 +40,7 @@ def test_every_planted_state_is_found_and_a_sound_run_is_the_same():
         assert found.is_same and found.control is None, f"seed {seed}:\n{found}"
         assert len(found.kills) == n(1, 5)
     record(
-        "check-resume",
+        "check_resume",
         "check-resume finds a state that no checkpoint holds, names the first step it changes, "
         "and reports no difference where there is none.",
         {
