@@ -320,7 +320,7 @@ class TrainingConfig(BaseModel):
     )
     save_every: int = setting(
         200,
-        "Write a checkpoint every so many steps; 0 writes one at the end only.",
+        "Write a checkpoint every so many steps; 0 goes by time and by the best validation.",
         "checkpointing",
         role="runtime",
         unit="optimizer steps",

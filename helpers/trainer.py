@@ -35,7 +35,7 @@ from helpers.engine.memory import frames_cleared
 from helpers.engine.metrics import MetricsTracker
 from helpers.engine.mirror import Mirror
 from helpers.engine.plan import RunPlan, measure_plan, run_length
-from helpers.engine.pull_back import pull_back
+from helpers.engine.pull_back import mirrored_names, pull_back
 from helpers.engine.random_state import set_seed
 from helpers.engine.rescue import rescue
 from helpers.engine.result import (
@@ -93,8 +93,7 @@ class Trainer:
 
         Raises: DataError, ConfigError or TaskError for what would stop the run.
         """
-        train, val = both_samples(self.task_spec, self.training_config, train_data, val_data)
-        check_model(self.model)
+        train, val, _ = self._samples(train_data, val_data)
         check_agreement(self.training_config, self.config, train)
         total_steps = run_length(self.training_config, len(train))
         identity = self._identity(train, val)
@@ -134,11 +133,7 @@ class Trainer:
     def _train(
         self, train_data: Any, val_data: Any, extension: tuple[str, dict[str, Any]] | None = None
     ) -> TrainingResult:
-        train, val = both_samples(self.task_spec, self.training_config, train_data, val_data)
-        check_model(self.model)
-        train, val, seen = sound_samples(
-            self.task_spec, self.model, self.config, self.training_config, train, val
-        )
+        train, val, seen = self._samples(train_data, val_data)
         if extension is not None:
             seen = self._extend(train, val, *extension) + seen
         config = self.training_config
@@ -149,7 +144,8 @@ class Trainer:
         identity["run_id"] = folder.run_id
         with stop_on_signals() as stop, folder.lock() as lock, self._log() as log:
             lock.on_lost = stop.set
-            notes = [("owner", note) for note in lock.notes] + self._pull_back(folder, stop) + seen
+            notes = [("owner", note) for note in lock.notes]
+            notes += self._pull_back(folder, stop)[0] + seen
             check_identity(folder, identity, config)
             settle_extension(folder, identity)
             set_seed(config.seed)
@@ -175,19 +171,25 @@ class Trainer:
     ) -> list[tuple[str, str]]:
         """Put the new schedule of a run on record, and go on with it."""
         run_id = run_id or self._identity(train, val)["run_id"]
-        folder = find_run(self._path(run_id), self.training_config.mirror_dir)
-        with stop_on_signals() as stop, folder.lock():
-            notes = self._pull_back(folder, stop)
-            config = extended_config(self.training_config, folder, schedule, len(train))
-            before, self.training_config = self.training_config, config
-            try:
-                record_extension(folder, config, self._identity(train, val), len(train))
-            except CheckpointError:
-                self.training_config = before
-                raise
+        mirror_dir = self.training_config.mirror_dir
+        folder = find_run(self._path(run_id), mirror_dir)
+        with stop_on_signals() as stop, folder.lock() as lock:
+            lock.on_lost = stop.set
+            notes, is_pulled = self._pull_back(folder, stop)
+            if not (is_pulled or stop):
+                raise CheckpointError(
+                    f"The mirror {mirror_dir} could not be read ({notes[-1][1]}), but it may be "
+                    "ahead of what is here. Mend that, or set mirror_dir='' to extend what is here."
+                )
+            if not stop:
+                config = extended_config(self.training_config, folder, schedule, len(train))
+                now = self._identity(train, val, config)
+                record_extension(folder, config, now, len(train))
+                self.training_config = config
         if stop:  # what is on record stays, and the same call goes on from it
             raise KeyboardInterrupt
-        return notes
+        damaged = [("damaged checkpoint", note) for note in folder.checkpoints.notes]
+        return [*[("owner", note) for note in lock.notes], *notes, *damaged]
 
     @frames_cleared()
     def evaluate(self, data: Any, n_sequences: int = 0) -> dict[str, float]:
@@ -221,7 +223,7 @@ class Trainer:
         if log is not None:
             log.finish(run, known.status, known.final_metrics)
         run.emit("on_found_complete", known.status)
-        _finish_mirror(run, log)
+        _end_mirror(run, log)
         return with_mirror(known, run)
 
     def _tell_start(self, run: Run, damaged: Sequence[str], unread: Sequence[str]) -> None:
@@ -246,7 +248,7 @@ class Trainer:
         log: RunLog | None,
     ) -> TrainingResult:
         """Train what is left, validate on all data, save, and put the outcome on record."""
-        status, final = "failed", {}
+        status, final, is_cut = "failed", {}, False
         try:
             run.emit("on_start")
             if run.resumed_from is None:
@@ -268,39 +270,59 @@ class Trainer:
         except Exception:
             rescue(run, loop)
             raise
+        except BaseException:
+            is_cut = True
+            raise
         finally:
-            run.saver.close(run)
-            loop.optimizer.zero_grad()
-            run.emit("on_end", status)
-            if log is not None:
-                log.finish(run, status, final)
-            _finish_mirror(run, log)
+            # Whatever fails here, what comes after it is done all the same.
+            with contextlib.ExitStack() as ending:
+                ending.callback(lambda: _end_mirror(run, log, is_cut=is_cut))
+                if log is not None:
+                    ending.callback(lambda: log.finish(run, status, final))
+                ending.callback(lambda: run.emit("on_end", status))
+                loop.optimizer.zero_grad()
+                run.saver.close(run)
         return with_mirror(result, run)
 
-    def _identity(self, train: Samples, val: Samples | None) -> dict[str, Any]:
-        config, task = self.training_config, self.task_spec
-        return run_identity(config, task, self.model, self.config, train, val)
+    def _samples(
+        self, train_data: Any, val_data: Any
+    ) -> tuple[Samples, Samples | None, list[tuple[str, str]]]:
+        task, config = self.task_spec, self.training_config
+        train, val = both_samples(task, config, train_data, val_data)
+        check_model(self.model)
+        return sound_samples(task, self.model, self.config, config, train, val)
+
+    def _identity(
+        self, train: Samples, val: Samples | None, config: TrainingConfig | None = None
+    ) -> dict[str, Any]:
+        config = config or self.training_config
+        return run_identity(config, self.task_spec, self.model, self.config, train, val)
 
     def _folder(self, identity: dict[str, Any]) -> RunFolder:
         config, name = self.training_config, identity["run_id"]
         if config.resume == "never":
             # The same trainer goes on with the run that it began.
-            self._begun = self._begun or free_name(config.output_dir, name)
+            self._begun = self._begun or free_name(
+                config.output_dir, name, mirrored_names(config.mirror_dir)
+            )
             name = self._begun
         path = self._path(name)
         if config.resume == "must" and not config.mirror_dir:
             _check_begun(path)
         return RunFolder(path)
 
-    def _pull_back(self, folder: RunFolder, stop: StopSignal) -> list[tuple[str, str]]:
-        """Take from the mirror what this disk lacks; a run that must exist has to by now."""
+    def _pull_back(self, folder: RunFolder, stop: StopSignal) -> tuple[list[tuple[str, str]], bool]:
+        """Take from the mirror what this disk lacks; return what to tell, and whether it was read.
+
+        A run that must exist has to by now.
+        """
         config = self.training_config
         if not config.mirror_dir or config.resume == "never":
-            return []
-        notes = pull_back(folder, config.mirror_dir, is_stopped=lambda: bool(stop))
+            return [], True
+        notes, is_read = pull_back(folder, config.mirror_dir, is_stopped=lambda: bool(stop))
         if config.resume == "must":
             _check_begun(folder.path)
-        return [("mirror", note) for note in notes]
+        return [("mirror", note) for note in notes], is_read
 
     def _path(self, run_id: str) -> Path:
         return Path(self.training_config.output_dir).expanduser() / run_id
@@ -396,7 +418,11 @@ def _check_begun(path: Path) -> None:
         )
 
 
-def _finish_mirror(run: Run, log: RunLog | None) -> None:
-    """Bring the mirror up to date, results and records of runs included."""
-    if run.mirror is not None:
+def _end_mirror(run: Run, log: RunLog | None, *, is_cut: bool = False) -> None:
+    """Bring the mirror up to date, results and records of runs included; not after a cut."""
+    if run.mirror is None:
+        return
+    if is_cut:
+        run.mirror.let_go()
+    else:
         run.mirror.finish(run, None if log is None else log.db)

@@ -267,6 +267,16 @@ def test_a_pause_takes_no_part_of_a_budget(make, data):
     assert (result.status, result.steps) == ("completed", 24)
 
 
+def test_a_pause_with_other_commands_is_no_time_of_training(make, data):
+    def save_and_wait(run):
+        act(run, "SAVE")
+        threading.Timer(1.0, go_on, [run]).start()
+
+    result = make({7: "PAUSE"}, save_and_wait).train(data.train)
+
+    assert result.training_time < 0.9
+
+
 def test_a_time_of_day_does_not_wait_for_a_pause(make, data):
     def rest(run):
         clock = run.budget.clock
@@ -371,6 +381,16 @@ def test_a_finish_outlives_the_process(make, data, save_every, steps):
     result = make(settings=LONG, save_every=save_every).train(data.train)
 
     assert (result.status, result.steps) == ("completed", steps)
+
+
+def test_a_finish_at_a_step_that_was_just_saved_outlives_the_process(make, data):
+    trainer = make({50: "FINISH", 52: kill}, settings=LONG)
+    with pytest.raises(Killed):
+        trainer.train(data.train)
+    result = make(settings=LONG).train(data.train)
+
+    assert trainer.callbacks[0].saved == [0, 50, 51]
+    assert (result.resumed_from, result.steps) == (51, 55)
 
 
 # Commands from before

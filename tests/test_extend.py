@@ -12,7 +12,7 @@ from helpers.engine import extend
 from helpers.engine.callbacks import Callback
 from helpers.engine.checkpoint import CheckpointStore
 from helpers.engine.run_folder import RunFolder, read_json
-from helpers.errors import CheckpointError, ConfigError
+from helpers.errors import CheckpointError, ConfigError, RunFolderError
 
 # wsd with decay_fraction 0.5: the way down of 12 steps begins at step 6.
 SETTINGS = {"save_every": 5, "decay_fraction": 0.5, "dropout": 0.1, "save_minutes": 0.0}
@@ -276,13 +276,13 @@ class Killed(BaseException):
     """What no handler catches."""
 
 
-@pytest.mark.parametrize("name", ["write_identity", "replace", "copyfile", "sync_folder"])
+@pytest.mark.parametrize("name", ["write_identity", "replace", "replace_file", "sync_folder"])
 @pytest.mark.parametrize("nth", [1, 2, 3, 4])
 def test_a_crash_at_any_moment_leaves_the_run_or_the_extended_run(
     make, make_trainer, data, monkeypatch, name, nth
 ):
     make().train(data.train, data.val)
-    owners = {"write_identity": RunFolder, "replace": extend.os, "copyfile": extend.shutil}
+    owners = {"write_identity": RunFolder, "replace": extend.os}
     owner, calls = owners.get(name, extend), []
     real = getattr(owner, name)
 
@@ -331,3 +331,19 @@ def test_an_extended_run_goes_on_from_its_mirror_on_a_new_machine(make, data, tm
 
     assert (result.resumed_from, result.steps) == (16, 24)
     assert same(weights(trainer), weights(alone))
+
+
+def test_an_extension_that_cannot_be_written_leaves_the_trainer_as_it_was(make, data, monkeypatch):
+    make().train(data.train)
+    trainer, before = make(), make().training_config
+
+    def refuse(*_):
+        raise OSError(28, "full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_identity", refuse)
+        with pytest.raises(RunFolderError, match="full"):
+            trainer.extend(data.train, max_steps=24)
+
+    assert trainer.training_config == before
+    assert trainer.train(data.train).status == "completed"

@@ -9,6 +9,7 @@ import shutil
 import signal
 import sqlite3
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -217,6 +218,17 @@ def test_planning_leaves_a_model_as_it_is_whose_gradient_is_infinite(make_traine
     assert same(weights_of(trainer.model), before)
 
 
+def test_a_plan_is_of_the_run_that_is_trained_also_where_rows_are_left_out(make_trainer):
+    samples = [{"tokens": torch.arange(i, i + 9) % 11} for i in range(40)]
+    samples[3] = {"tokens": torch.full((9,), 999)}
+    task = TaskSpec.causal_lm(inputs=("tokens",))
+
+    def make():
+        return make_trainer(model=Bigram(11), task_spec=task, bad_rows="skip", batch_size=4)
+
+    assert make().plan(samples).run_id == make().train(samples).run_id
+
+
 def test_a_plan_makes_no_folder_and_changes_no_result(make_trainer, data, tmp_path):
     planned, other = make_trainer(model=bigram()), make_trainer(model=bigram(), run_name="r")
     plan = planned.plan(data.train, data.val)
@@ -278,6 +290,29 @@ def test_an_interrupt_pauses_and_training_again_completes(make_trainer, data, nu
     assert (completed.status, completed.steps, completed.resumed_from) == ("completed", 12, 5)
     assert completed.final_loss == alone.final_loss
     assert handler is before is signal.getsignal(number)
+
+
+class FailsAtTheEnd(Callback):
+    """A callback of a user with an error where the session ends."""
+
+    def on_end(self, run, status):
+        raise KeyError("mine")
+
+
+def test_an_error_at_the_end_of_a_session_leaves_record_and_mirror_whole(
+    make_trainer, data, tmp_path
+):
+    mirror = tmp_path / "mirror"
+    trainer = make_trainer(
+        callbacks=[FailsAtTheEnd()], run_name="r", database="auto", mirror_dir=str(mirror)
+    )
+    with pytest.raises(KeyError, match="mine"):
+        trainer.train(data.train)
+
+    assert (mirror / "r" / "final_model.pt").exists()
+    with ExperimentDB(trainer.training_config.database_url()) as db:
+        assert db.run("r")["status"] == "completed"
+    assert not {"mirror", "run writer"} & {thread.name for thread in threading.enumerate()}
 
 
 def test_a_second_interrupt_raises_at_once_and_the_run_goes_on_from_its_checkpoint(

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import random
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import Subset
 
 from helpers.data.check import DataReport, Fault, excerpt_of
+from helpers.data.draws import random_states_kept
 from helpers.data.packing import MapSamples, Samples
 from helpers.errors import DataError
 from helpers.task import IGNORED
@@ -58,7 +56,7 @@ def check_samples(
     """
     report = DataReport(source="the data sets", bad_rows=bad_rows)
     seen = {}
-    with _random_states_kept():
+    with random_states_kept():
         for name, samples in (("train_data", train), ("val_data", val)):
             if isinstance(samples, MapSamples):
                 seen[name] = _look(samples, name, limits, report)
@@ -216,13 +214,3 @@ def _chosen(samples: Samples | None, seen: _Seen | None, bad_rows: str) -> Sampl
         samples = samples.of(Subset(samples.dataset, seen.sound))
     samples.settings = {"bad_rows": bad_rows}
     return samples
-
-
-@contextmanager
-def _random_states_kept() -> Iterator[None]:
-    """Data that is drawn at random draws the same afterwards."""
-    of_python, of_numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        yield
-    random.setstate(of_python)
-    np.random.set_state(of_numpy)

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from helpers.data.collate import Batch
+from helpers.data.draws import random_states_kept
 from helpers.data.order import SampleOrder
 from helpers.data.packing import Samples
 from helpers.errors import DataError
@@ -186,13 +187,10 @@ def why_not_ahead(samples: Samples) -> str:
     """
     n = min(N_LOOKED_AT, len(samples))
     index = np.unique(np.linspace(0, len(samples) - 1, n).astype(np.int64))
-    before, kept = _random_states(), random.getstate()
-    numpy_kept = np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
+    before = _random_states()
+    with random_states_kept():
         looks = [samples.gather(index).fields for _ in range(2)]
         is_drawn = _random_states() != before
-    random.setstate(kept)
-    np.random.set_state(numpy_kept)
     if is_drawn:
         return "the data draws from the random generators of the process"
     if not _is_same(*looks):

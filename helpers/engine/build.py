@@ -7,8 +7,8 @@ from pathlib import Path
 from torch import nn
 
 from helpers.config import TrainingConfig
-from helpers.engine.checkpoint import write_json
 from helpers.engine.device import DevicePlan, plan_device, prepare_backend
+from helpers.engine.durable import write_json
 from helpers.engine.ema import WeightAverage
 from helpers.engine.guard import Guard
 from helpers.engine.loop import TrainingLoop

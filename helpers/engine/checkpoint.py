@@ -451,19 +451,6 @@ def load_model_tensors(
     model.load_state_dict(full, strict=True)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Replace a JSON file in one step, durably."""
-    text = json.dumps(content, indent=2) + "\n"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    try:
-        write_file(temporary, _parts(text))
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
 def _write(folder: Path, snapshot: Snapshot, text: str) -> int:
     """Write all files of a checkpoint, the manifest last; return their size."""
     os.mkdir(folder)

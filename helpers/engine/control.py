@@ -97,7 +97,10 @@ def _carry_out(command: str, run: Run, save: Callable[[], None]) -> None:
     if command == "FINISH":
         run.finish_soon()
         run.begin_decay()
-        if run.config.save_every:
+        if run.saver.is_on_the_way:
+            run.saver.wait(run)
+            if run.is_on_disk():  # without what was just decided; the next step is saved with it
+                return
             save()
             run.saver.wait(run)
     elif command == "SAVE":
@@ -125,6 +128,7 @@ def _pause(run: Run, save: Callable[[], None]) -> None:
                 break
             for command in given[:-1]:
                 _carry_out(command, run, save)
+                run.tracker.pause()
             time.sleep(LOOK_EVERY_S)
             run.note_time()
     run.tracker.resume()

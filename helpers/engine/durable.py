@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 CHUNK = 2**24
 # By these a network file system says that its folders cannot be synced, not that it failed.
@@ -41,6 +44,23 @@ def write_file(path: Path, parts: Iterable[memoryview]) -> tuple[int, str]:
     finally:
         os.close(descriptor)
     return n_bytes, digest.hexdigest()
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Replace a file, or make it, in one step and durably."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        write_file(temporary, [memoryview(content)])
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace a JSON file in one step, durably."""
+    replace_file(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def read_file(path: Path, memory: memoryview | None = None) -> tuple[int, str]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from helpers.config import TrainingConfig, role_of
 from helpers.engine.budget import duration, seconds
 from helpers.engine.checkpoint import STATE, CheckpointStore, Snapshot
-from helpers.engine.durable import remove_folder, sync_folder
+from helpers.engine.durable import remove_folder, replace_file, sync_folder
 from helpers.engine.identity import EXTENSIONS, check_same_run, recorded_identity
 from helpers.engine.plan import UNLIMITED, run_length
 from helpers.engine.run_folder import RunFolder, read_json, shown
@@ -30,7 +29,8 @@ def find_run(path: Path, mirror_dir: str) -> RunFolder:
 
     Raises: CheckpointError if there is none.
     """
-    if not path.is_dir() and not (Path(mirror_dir).expanduser() / path.name).is_dir():
+    places = [path, *([Path(mirror_dir).expanduser() / path.name] if mirror_dir else [])]
+    if not any(place.is_dir() for place in places):
         raise CheckpointError(
             f"There is no run {path.name} in {shown(path.parent)}, but one is wanted to extend. "
             "Check output_dir and run_id, or start the run with train."
@@ -151,7 +151,7 @@ def settle_extension(folder: RunFolder, identity: dict[str, Any]) -> None:
     place = aside(folder, number)
     place.mkdir(exist_ok=True)
     if folder.metrics_file.exists() and not (place / folder.metrics_file.name).exists():
-        shutil.copyfile(folder.metrics_file, place / folder.metrics_file.name)
+        replace_file(place / folder.metrics_file.name, folder.metrics_file.read_bytes())
     # The newest first: whatever is left is then a run that can go on.
     for step in reversed(late):
         _move(store.path(step), place / store.path(step).name)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from helpers.engine.checkpoint import write_json
+from helpers.engine.durable import write_json
 from helpers.engine.run_folder import read_json, shown
 from helpers.errors import MemoryLimitError
 

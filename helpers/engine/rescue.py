@@ -21,7 +21,7 @@ def rescue(run: Run, loop: TrainingLoop) -> None:
     Where its folder cannot be written any more, the checkpoint goes to a temporary one.
     """
     run.saver.wait(run)
-    if not loop.is_between_steps or _is_saved(run):
+    if not loop.is_between_steps or run.is_on_disk():
         return
     try:
         loop.look(run)
@@ -30,13 +30,6 @@ def rescue(run: Run, loop: TrainingLoop) -> None:
         return
     except CheckpointError:
         _save_elsewhere(run, loop)
-
-
-def _is_saved(run: Run) -> bool:
-    try:
-        return run.state.step in run.folder.checkpoints.steps()
-    except OSError:  # a folder that cannot be read holds nothing to rely on
-        return False
 
 
 def _save_elsewhere(run: Run, loop: TrainingLoop) -> None:

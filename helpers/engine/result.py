@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from helpers.engine.checkpoint import write_json
+from helpers.engine.durable import write_json
 from helpers.engine.identity import EXTENSIONS
 from helpers.engine.run import Run
 from helpers.engine.run_folder import read_json, shown

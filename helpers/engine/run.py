@@ -32,7 +32,8 @@ class RunState:
     the guard `held` back are known only when the device is asked, so they count for the schedule:
     the learning rate is a function of both together, whenever one looks.
     `rewinds` are the times that the run went back: the step of the checkpoint, and from where to
-    where the stream of samples is left out since. `samples` counts those that are not left out.
+    where the stream of samples is left out since, where a range may stand for several of them;
+    `n_rewinds` counts them all. `samples` counts those that are not left out.
     `wall_s` is the time spent in all sessions, validation and saving included, and `time_share` the
     share of the schedule that it has taken a run through whose time is limited. A run that was
     asked to finish cools down over `cooldown_updates` from `cooldown_start` on, from a factor of at
@@ -54,8 +55,13 @@ class RunState:
     cooldown_from: float = 1.0
     held: int = 0
     rewinds: list[list[int]] = field(default_factory=list)
+    n_rewinds: int = 0
     decay_step: int | None = None
     extensions: int = 0
+
+    def __post_init__(self) -> None:
+        # Checkpoints from before there was this count lack it.
+        self.n_rewinds = max(self.n_rewinds, len(self.rewinds))
 
     @property
     def scheduled(self) -> int:
@@ -160,8 +166,10 @@ class Run:
         if state.cooldown_start is not None or self.is_over:
             return
         left = self.total_steps - state.step
-        state.cooldown_start, state.cooldown_from = state.scheduled, self.factor
         state.cooldown_updates = max(1, min(left, math.ceil(share * state.step)))
+        state.cooldown_from = self.factor
+        # The last, for the loop may look at it from another thread.
+        state.cooldown_start = state.scheduled
         self.tell("finishing", f"cooling down over {state.cooldown_updates:,} updates")
 
     def begin_decay(self) -> bool:
@@ -171,6 +179,13 @@ class Run:
         self.state.decay_step = self.state.step
         self.folder.checkpoints.protect = {self.state.step}
         return self.config.save_every > 0
+
+    def is_on_disk(self) -> bool:
+        """Whether there is a checkpoint of this step."""
+        try:
+            return self.state.step in self.folder.checkpoints.steps()
+        except OSError:  # a folder that cannot be read holds nothing to rely on
+            return False
 
     def note_time(self) -> None:
         """Take the schedule as far as the time used does; it never goes back."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from helpers.engine.checkpoint import CheckpointStore, write_json
-from helpers.engine.durable import is_full
+from helpers.engine.checkpoint import CheckpointStore
+from helpers.engine.durable import is_full, write_json
 from helpers.engine.owner import RunLock
 from helpers.errors import RunFolderError
 
@@ -81,10 +81,10 @@ class RunFolder:
             ) from error
 
 
-def free_name(output_dir: str | Path, name: str) -> str:
-    """The name, or with the first number behind it that has no folder yet."""
+def free_name(output_dir: str | Path, name: str, taken: Collection[str] = ()) -> str:
+    """The name, or with the first number behind it that has no folder yet and is not `taken`."""
     root, number, candidate = Path(output_dir).expanduser(), 1, name
-    while (root / candidate).exists():
+    while candidate in taken or (root / candidate).exists():
         number += 1
         candidate = f"{name}-{number}"
     return candidate

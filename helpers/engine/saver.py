@@ -92,6 +92,11 @@ class Saver:
     def __post_init__(self) -> None:
         self._began = self._saved_at = self.clock()
 
+    @property
+    def is_on_the_way(self) -> bool:
+        """Whether the settings ask for checkpoints before the end."""
+        return self.every > 0 or self.minutes > 0
+
     def is_due(self, run: Run) -> bool:
         """Whether to save after this step; a save that was put off stays due."""
         self._is_owed |= self.every > 0 and run.state.step % self.every == 0

@@ -32,7 +32,8 @@ def prepare_mirror(mirror_dir: str, mounts: Path = MOUNTS) -> str:
     place = f"The newest and the best checkpoint are copied to {mirror_dir} while training goes on."
     if not Path(mirror_dir).is_relative_to(DRIVE):
         return place
-    return f"{mount_drive(mounts)}\n{place}"
+    outcome = mount_drive(mounts)
+    return f"{outcome}\n{place}" if is_drive_mounted(mounts) else outcome
 
 
 def is_drive_mounted(mounts: Path = MOUNTS) -> bool:

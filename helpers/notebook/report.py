@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helpers.config import TrainingConfig
-from helpers.engine.checkpoint import write_json
+from helpers.engine.durable import write_json
 from helpers.engine.result import TrainingResult
 from helpers.engine.run_folder import shown
 from helpers.notebook.runtime import seconds_since_start

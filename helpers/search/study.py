@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from helpers.config import TrainingConfig, TrainingConfigBuilder
 from helpers.data.packing import as_samples
 from helpers.engine.callbacks import Callback
-from helpers.engine.checkpoint import write_json
+from helpers.engine.durable import write_json
 from helpers.engine.identity import check_same_run, run_identity
 from helpers.engine.plan import run_length
 from helpers.engine.run_folder import RunFolder, free_name, read_json

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from helpers.engine.checkpoint import write_json
+from helpers.engine.durable import write_json
 from helpers.engine.result import TrainingResult
 from helpers.engine.run_folder import read_json
 
