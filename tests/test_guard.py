@@ -19,7 +19,8 @@ from helpers.engine.device import plan_device
 from helpers.engine.guard import IN_ROW, LEARN_EVERY, REWINDS, Guard
 from helpers.engine.loop import TrainingLoop
 from helpers.engine.optim import OptimizerFactory
-from helpers.engine.run import Run
+from helpers.engine.mirror_files import copy_at
+from helpers.engine.run import Run, RunState
 from helpers.engine.run_folder import RunFolder
 from helpers.engine.schedule import SchedulerFactory
 from helpers.errors import DivergedError
@@ -455,6 +456,31 @@ def test_a_run_goes_back_several_times_from_one_checkpoint_before_it_stops(make_
     assert "train/loss is nan" in str(caught.value)
     assert len(ranges) == REWINDS
     assert all(end == first for (_, end), (first, _) in itertools.pairwise(ranges))
+
+
+def test_going_back_further_counts_though_the_ranges_become_one(make_trainer):
+    """A copy elsewhere is ranked by how often the run went back, so that must never fall."""
+
+    class Damage(Callback):
+        def on_event(self, run, kind, message):
+            if kind == "went back":
+                (run.folder.checkpoints.path(4) / "model.safetensors").write_bytes(b"damaged")
+
+    samples = sequences(400)
+    for place in (20, 24):
+        samples[sample_at(place, 400)]["input_ids"][3] = MARK
+    settings = {"callbacks": [Damage()], "save_every": 2, "run_name": "r"}
+    _, result, run = rewound(make_trainer, samples, **settings)
+    ranks = [copy_at(run.folder.checkpoints.path(step)).rank for step in (2, 12)]
+
+    assert kinds(result).count("went back") == 2
+    assert run.state.rewinds == [[2, 8, 28]]
+    assert ranks == [(0, 0, 2), (0, 2, 12)]
+
+
+def test_a_state_from_before_the_count_has_gone_back_as_often_as_it_knows():
+    assert RunState(rewinds=[[4, 16, 24], [8, 40, 44]]).n_rewinds == 2
+    assert RunState(rewinds=[[2, 8, 28]], n_rewinds=3).n_rewinds == 3
 
 
 def test_going_back_passes_over_a_damaged_checkpoint(make_trainer):

@@ -296,7 +296,7 @@ def test_the_record_of_a_run_that_went_back_is_that_of_its_file(make_trainer, da
             if row["step"] == 6:
                 database.merge_spool(run.folder.path)
                 database.log_metrics("r", [(9, {"train/ruin": math.nan})])
-                run.state.rewinds = [[4, 36, 40]]
+                run.state.rewinds, run.state.n_rewinds = [[4, 36, 40]], 1
 
     with ExperimentDB(path) as database:
         result = make_trainer(run_name="r", db=database, callbacks=[GoBack()]).train(data.train)

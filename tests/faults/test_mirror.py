@@ -384,7 +384,7 @@ def test_whichever_call_fails_a_sound_copy_is_always_there(memory_disk, monkeypa
         disk.mend()
         newest = max(sound_steps(home / "r").values())
         elsewhere = RunFolder(memory_disk / "new" / str(number) / "r")
-        notes = pull(elsewhere, home)
+        notes = pull(elsewhere, home).notes
 
         assert newest >= 2
         assert elsewhere.checkpoints.load_latest().step == newest
@@ -429,6 +429,65 @@ def test_an_earlier_step_never_replaces_a_later_one(tmp_path):
     bring(late, 42)
 
     assert sound_steps(tmp_path / "m" / "r") == {LAST: 42, PREVIOUS: 40}
+
+
+@pytest.mark.parametrize(
+    ("here", "step", "words"),
+    [
+        pytest.param([6], 6, "is at step 6", id="that has the one before"),
+        pytest.param([], None, "has no checkpoint", id="that has none"),
+    ],
+)
+def test_a_session_behind_the_mirror_is_refused(tmp_path, here, step, words):
+    """Also where its checkpoint is one of those that the mirror has."""
+    first = copier_of(local_run(tmp_path / "a" / "r", [6, 30]), tmp_path / "m")
+    bring(first, 6)
+    bring(first, 30)
+    first.claim.forget()
+    late = copier_of(local_run(tmp_path / "b" / "r", here), tmp_path / "m")
+    late.open()
+    with pytest.raises(OSError, match=f"holds step 30 of this run, and this session {words}"):
+        late.bring(step, LAST) if here else late.check_ahead(step)
+
+    assert sound_steps(tmp_path / "m" / "r") == {LAST: 30, PREVIOUS: 6}
+
+
+def test_a_session_behind_the_mirror_leaves_its_rows_alone(make_trainer, data, world, expected):
+    """As where Drive did not answer when a run was started again on a new machine."""
+    here = world("rows", 0)
+    train(make_trainer, data, here)
+    rows = (here.root / "metrics.jsonl").read_bytes()
+    shutil.rmtree(here.tmp / "runs")
+    here.disk.fail(errno.ENOTCONN, "stat", "listdir", "open")
+    stop = lambda run: run.stop.set("to start again")  # noqa: E731
+    moments = {2: lambda run: here.disk.mend(), 6: stop}
+    _, behind = train(make_trainer, data, here, moments)
+    kept = (here.root / "metrics.jsonl").read_bytes()
+    trainer, again = train(make_trainer, data, here)
+
+    assert (behind.status, behind.mirrored_step) == ("paused", None)
+    assert any("the mirror holds step 12" in text for _, _, text in behind.events)
+    assert kept == rows
+    assert again.resumed_from == 12
+    assert [row["step"] for _, row in again.history.iterrows()] == list(range(1, 13))
+    assert same(weights(trainer), expected)
+
+
+def test_the_results_are_copied_whenever_the_worker_looks(make_trainer, data, world, monkeypatch):
+    """It looks again right before it is asked for the last time."""
+
+    class Slow(mirror.Mirror):
+        def offer(self, *wanted, **named):
+            time.sleep(0.2)
+            super().offer(*wanted, **named)
+
+    monkeypatch.setattr("helpers.trainer.Mirror", Slow)
+    here = world("results", 0)
+    _, result = train(make_trainer, data, here, max_steps=4)
+
+    assert result.mirrored_step == 4
+    assert (here.root / "result.json").exists()
+    assert (here.root / "final_model.pt").exists()
 
 
 def test_a_later_step_that_is_damaged_gives_way(tmp_path):
@@ -520,8 +579,9 @@ def test_a_newest_copy_that_is_damaged_is_passed_over_with_one_line(tmp_path, ha
     bring(copier, 2)
     harm(next((tmp_path / "m" / "r" / LAST).glob("*/model.safetensors")))
     folder = RunFolder(tmp_path / "b" / "r")
-    notes = pull(folder, tmp_path / "m")
+    notes, is_reached = pull(folder, tmp_path / "m")
 
+    assert is_reached
     assert folder.checkpoints.load_latest().step == 1
     assert sum("passed over" in note for note in notes) == 1
     assert sum("step 1 was pulled back" in note for note in notes) == 1
@@ -540,10 +600,11 @@ def test_a_newest_copy_that_is_damaged_is_passed_over_with_one_line(tmp_path, ha
 def test_the_copy_that_is_ahead_is_taken(tmp_path, here, there, newest, is_pulled):
     mirrored(local_run(tmp_path / "a" / "r", there), tmp_path / "m", there[-1])
     folder = local_run(tmp_path / "b" / "r", here)
-    notes = pull(folder, tmp_path / "m")
+    notes, is_reached = pull(folder, tmp_path / "m")
 
     assert folder.checkpoints.load_latest().step == newest
     assert bool(notes) == is_pulled
+    assert is_reached
 
 
 def test_a_damaged_local_checkpoint_is_made_good_from_the_mirror(tmp_path):
@@ -554,18 +615,59 @@ def test_a_damaged_local_checkpoint_is_made_good_from_the_mirror(tmp_path):
     pull(again, tmp_path / "m")
 
     assert again.checkpoints.load_latest().step == 5
-    assert len(list(again.checkpoints.quarantine.iterdir())) == 1
+    assert reasons(again) == ["model.safetensors is not as it was written."]
+
+
+def reasons(folder: RunFolder) -> list[str]:
+    """Why checkpoints were set aside."""
+    files = folder.checkpoints.quarantine.glob("*/DAMAGE.txt")
+    return [path.read_text() for path in sorted(files)]
+
+
+def after_going_back(step: int) -> Snapshot:
+    """A checkpoint of a run that went back to step 4, with the states that it had there."""
+    later = snapshot(step)
+    later.state["run"] |= {"rewinds": [[4, 16, 20]], "best_step": 6}
+    return later
+
+
+def went_back(path: Path) -> RunFolder:
+    """A run that went back to step 4, and on to step 8 from there."""
+    folder = local_run(path, [4])
+    for step in (6, 8):
+        folder.checkpoints.save(after_going_back(step), keep=5)
+    return folder
+
+
+@pytest.mark.parametrize("is_damaged", [False, True], ids=["sound", "damaged"])
+def test_what_came_after_the_copy_of_a_later_course_is_set_aside(tmp_path, is_damaged):
+    """Else the run would go on from there, and be refused by the mirror for good."""
+    mirrored(went_back(tmp_path / "a" / "r"), tmp_path / "m", 8, best=6)
+    folder = local_run(tmp_path / "b" / "r", [4, 6, 8, 12])
+    if is_damaged:
+        flip(folder.checkpoints.path(12) / "model.safetensors")
+    notes = pull(folder, tmp_path / "m").notes
+    why = "is not as it was written" if is_damaged else "of a course that the run has left"
+    told = [note for note in notes if "set aside" in note]
+
+    assert folder.checkpoints.steps() == [4, 6, 8]
+    assert folder.checkpoints.load_latest().state["run"]["rewinds"]
+    assert folder.checkpoints.load(6).state["run"]["rewinds"]
+    assert len(told) == len(reasons(folder)) == 3
+    assert ["damaged" in reason for reason in reasons(folder)] == [False, False, is_damaged]
+    assert any("step 12 was set aside" in note and why in note for note in told)
+    assert folder.checkpoints.notes == []
+    mirrored(folder, tmp_path / "m", 8, best=6)
+    assert pull(folder, tmp_path / "m") == ([], True)
 
 
 def test_a_branch_that_was_given_up_is_not_pulled_back(tmp_path):
     """A run that went back to an earlier step has an earlier one, and is ahead all the same."""
     mirrored(local_run(tmp_path / "a" / "r", [9]), tmp_path / "m", 9)
     folder = local_run(tmp_path / "b" / "r")
-    later = snapshot(6)
-    later.state["run"]["rewinds"] = [[4, 16, 20]]
-    folder.checkpoints.save(later, keep=5)
+    folder.checkpoints.save(after_going_back(6), keep=5)
 
-    assert pull(folder, tmp_path / "m") == []
+    assert pull(folder, tmp_path / "m") == ([], True)
     mirrored(folder, tmp_path / "m", 6)
     assert sound_steps(tmp_path / "m" / "r")[LAST] == 6
 
@@ -580,15 +682,86 @@ def test_a_run_that_must_exist_may_exist_in_the_mirror_alone(make_trainer, data,
     assert make_trainer(**settings).train(data.train).resumed_from == 12
 
 
+@pytest.mark.parametrize("is_mirror", [True, False], ids=["in the mirror", "nowhere"])
+def test_a_run_that_is_never_continued_takes_a_name_that_is_free(
+    make_trainer, data, tmp_path, is_mirror
+):
+    home = tmp_path / "m"
+    settings = {"run_name": "r", "mirror_dir": str(home) if is_mirror else "", "resume": "never"}
+    make_trainer(**settings).train(data.train)
+    before = {path.name: path.read_bytes() for path in (home / "r").glob("*.json*")}
+    shutil.rmtree(tmp_path / "runs")
+    result = make_trainer(**settings).train(data.train)
+
+    assert result.run_id == ("r-2" if is_mirror else "r")
+    assert {path.name: path.read_bytes() for path in (home / "r").glob("*.json*")} == before
+
+
+@pytest.mark.parametrize("hinder", [BrokenDisk.hang, lambda disk: disk.fail(errno.EIO, "listdir")])
+def test_names_in_a_mirror_that_does_not_answer_are_not_waited_for(tmp_path, monkeypatch, hinder):
+    mirrored(local_run(tmp_path / "a" / "r", [5]), tmp_path / "m", 5)
+    disk = BrokenDisk(tmp_path / "m", monkeypatch)
+    names = pull_back.mirrored_names(tmp_path / "m")
+    hinder(disk)
+    hindered = pull_back.mirrored_names(tmp_path / "m")
+    disk.mend()
+
+    assert (names, hindered) == ({"r"}, set())
+
+
+HINDRANCES = {
+    "it is not connected": lambda disk: disk.fail(errno.ENOTCONN, "stat", "listdir", "open"),
+    "its files cannot be read": lambda disk: disk.fail(errno.EIO, "readv"),
+    "reading breaks off": lambda disk: disk.fail_nth(60, errno.EIO),
+}
+
+
+@pytest.mark.parametrize("hinder", HINDRANCES.values(), ids=HINDRANCES)
+def test_who_pulls_knows_that_the_mirror_was_not_read(tmp_path, monkeypatch, hinder):
+    mirrored(local_run(tmp_path / "a" / "r", [5]), tmp_path / "m", 5)
+    disk = BrokenDisk(tmp_path / "m", monkeypatch)
+    hinder(disk)
+    folder = RunFolder(tmp_path / "b" / "r")
+    notes, is_reached = pull(folder, tmp_path / "m")
+    disk.mend()
+
+    assert not is_reached
+    assert notes
+    assert pull(folder, tmp_path / "m").is_reached
+
+
+def test_a_copy_that_has_no_room_here_is_not_read(tmp_path, monkeypatch):
+    mirrored(local_run(tmp_path / "a" / "r", [5]), tmp_path / "m", 5)
+    full = shutil.disk_usage(tmp_path)._replace(free=0)
+    monkeypatch.setattr(pull_back.shutil, "disk_usage", lambda path: full)
+    notes, is_reached = pull(RunFolder(tmp_path / "b" / "r"), tmp_path / "m")
+
+    assert not is_reached
+    assert "0 are free here" in notes[0]
+
+
+def test_a_pull_leaves_the_files_of_one_that_was_given_up_alone(tmp_path):
+    """That one may wake up, and so may not share a name with it."""
+    mirrored(local_run(tmp_path / "a" / "r", [5]), tmp_path / "m", 5)
+    folder = RunFolder(tmp_path / "b" / "r")
+    (folder.path / ".run.tmp").write_text("theirs")
+    notes = pull(folder, tmp_path / "m").notes
+
+    assert [note for note in notes if "not pulled back" in note] == []
+    assert folder.read_identity()["run_id"] == "r"
+    assert (folder.path / ".run.tmp").read_text() == "theirs"
+
+
 def test_a_mirror_that_hangs_does_not_keep_a_run_from_starting(tmp_path, monkeypatch):
     mirrored(local_run(tmp_path / "a" / "r", [5]), tmp_path / "m", 5)
     disk = BrokenDisk(tmp_path / "m", monkeypatch)
     disk.hang()
     began = time.monotonic()
-    notes = pull(RunFolder(tmp_path / "b" / "r"), tmp_path / "m")
+    notes, is_reached = pull(RunFolder(tmp_path / "b" / "r"), tmp_path / "m")
     seconds = time.monotonic() - began
     disk.mend()
 
+    assert not is_reached
     assert seconds < 5 * pull_back.STALL_S
     assert "nothing came for" in notes[0]
     time.sleep(0.2)
