@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.config import TrainingConfig, role_of
+from helpers.engine.durable import sync_folder
 from helpers.engine.identity import EXTENSIONS
 from helpers.engine.manifest import check
 from helpers.engine.mirror_files import (
@@ -35,7 +36,6 @@ from helpers.engine.mirror_files import (
     read_copies,
     read_json_there,
     remove_tree,
-    sync_names,
     write_json_there,
 )
 from helpers.engine.owner import Claim, named
@@ -112,6 +112,26 @@ class Copier:
         """The step in each slot, where this session has read it back."""
         return {slot: copy.step for slot, copy in self.held.items() if copy.seal in self._sound}
 
+    def check_ahead(self, step: int | None) -> None:
+        """Keep what the mirror holds if it is ahead of this session, which is at a local step.
+
+        Raises: NotOursError if it has a sound copy of later than that, or of any step where the
+        session has no checkpoint at all, that this session did not make.
+        """
+        local = None if step is None else self._look(self.folder.checkpoints.path(step))
+        for place, copy in list(self.held.items()):
+            if copy.seal in self._ours or (local is not None and copy.rank <= local.rank):
+                continue
+            if not self._is_sound(copy):
+                del self.held[place]
+                continue
+            here = "has no checkpoint" if local is None else f"is at step {local.step:,}"
+            raise NotOursError(
+                errno.EEXIST,
+                f"the mirror holds step {copy.step:,} of this run, and this session {here}; stop "
+                "and start again to continue from there",
+            )
+
     def bring(self, step: int, slot: str, best: int | None = None) -> None:
         """Put a local checkpoint into a slot, unless the mirror has it.
 
@@ -120,17 +140,18 @@ class Copier:
         Raises: SourceError if the local one cannot be read; NotOursError if the mirror holds a
         later step of the run, which is never replaced by an earlier one.
         """
+        if slot == LAST:
+            self.check_ahead(step)
         source = self.folder.checkpoints.path(step)
         local = self._look(source)
         if any(copy.seal == local.seal and self._is_sound(copy) for copy in self.held.values()):
+            self._ours.add(local.seal)
             return
-        if slot == LAST:
-            self._check_ahead(local)
         incoming = self.root / (INCOMING + slot)
         self._check_owner()
         self._drop(INCOMING + slot)
         copy_checkpoint(source, incoming / source.name, self._guarded)
-        sync_names(incoming)
+        sync_folder(incoming)
         self._sound.add(local.seal)
         self._ours.add(local.seal)
         self.held[INCOMING + slot] = replace(local, path=incoming / source.name)
@@ -232,20 +253,6 @@ class Copier:
             return copy_at(path)
         except OSError as error:
             raise SourceError(errno.EIO, f"the local checkpoint cannot be read: {error}") from error
-
-    def _check_ahead(self, local: Copy) -> None:
-        """Keep a sound copy of a later step that this session did not make."""
-        for place, copy in list(self.held.items()):
-            if copy.rank <= local.rank or copy.seal in self._ours:
-                continue
-            if not self._is_sound(copy):
-                del self.held[place]
-                continue
-            raise NotOursError(
-                errno.EEXIST,
-                f"the mirror holds step {copy.step:,} of this run, and this session is at step "
-                f"{local.step:,}; stop and start again to continue from there",
-            )
 
     def _take_up(self, slot: str) -> None:
         """Give a copy its name that was complete when an earlier session ended."""

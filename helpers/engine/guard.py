@@ -246,8 +246,8 @@ def look(run: Run, loop: TrainingLoop, train: Samples, order: SampleOrder) -> bo
 
 def _go_back(run: Run, loop: TrainingLoop, held: Held, order: SampleOrder) -> bool:
     """Continue from a checkpoint before a step, leaving out the samples in between, if it helps."""
-    before = list(run.state.rewinds)
-    state = run.state
+    before, state = list(run.state.rewinds), run.state
+    n_rewinds = state.n_rewinds
     cooldown = state.cooldown_start, state.cooldown_updates, state.cooldown_from
     times = Counter(step for step, _, _ in before)
     spent = {step for step, n in times.items() if n >= REWINDS}
@@ -257,7 +257,7 @@ def _go_back(run: Run, loop: TrainingLoop, held: Held, order: SampleOrder) -> bo
     end = int(order.positions(held.first + held.count - 1, 1)[0]) + 1
     first = int(order.positions(state.samples, 1)[0])
     kept = [r for r in before if not (first <= r[1] and r[2] <= end)]
-    state.rewinds = [*kept, [state.step, first, end]]
+    state.rewinds, state.n_rewinds = [*kept, [state.step, first, end]], n_rewinds + 1
     state.cooldown_start, state.cooldown_updates, state.cooldown_from = cooldown
     run.tell(
         "went back",
@@ -300,7 +300,7 @@ def _samples(held: Held, order: SampleOrder) -> str:
 
 def _tried(run: Run, guard: Guard) -> str:
     """What was done before the run stopped, and what may help."""
-    policy, n_rewinds = run.config.on_nonfinite, len(run.state.rewinds)
+    policy, n_rewinds = run.config.on_nonfinite, run.state.n_rewinds
     cure = "Lower learning_rate or look at these samples, and start under another run_name."
     if policy == "skip":
         return f"{guard.in_row} updates in a row were held back. {cure}"

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from helpers.engine.callbacks import Callback
-from helpers.engine.checkpoint import write_json
 from helpers.engine.copier import Copier, LostError, NotOursError
+from helpers.engine.durable import write_json
 from helpers.engine.mirror_files import BEGUN, BEST, ENDED, LAST, SourceError
 from helpers.errors import CheckpointError, ConfigError, TrackingError
 
@@ -100,12 +100,17 @@ class Mirror(Callback):
 
     on_evaluate = on_log
 
-    def offer(self, newest: int | None, best: int | None) -> None:
-        """Ask for the newest and the best local checkpoint to be copied; never waits."""
+    def offer(self, newest: int | None, best: int | None, *, is_last: bool = False) -> None:
+        """Ask for the newest and the best local checkpoint to be copied; never waits.
+
+        What is asked for last is copied with the results, and the worker ends.
+        """
         steps = self._local_steps()
         wanted = {slot: s for slot, s in ((LAST, newest), (BEST, best)) if s in steps}
         self._pin(set(wanted.values()))
         with self._changed:
+            # In one, for a worker that sees the end and no work goes home.
+            self._is_ending |= is_last
             self._wanted, self._work_asked = wanted, self._work_asked + 1
             self._changed.notify()
         self._start()
@@ -122,21 +127,26 @@ class Mirror(Callback):
         """
         backup = None if self._is_over else self._back_up(db)
         steps = self._local_steps()
-        self._is_ending = True
-        self.offer(steps[-1] if steps else None, run.state.best_step)
+        self.offer(steps[-1] if steps else None, run.state.best_step, is_last=True)
         try:
             self._wait(run)
         finally:
-            self._is_abandoned = True
-            if self._thread is not None and self._thread.is_alive():
-                _hanging[self._copier.root] = self._thread
-                self._copier.claim.forget()
-            self._pin(set())
+            self.let_go()
             if backup is not None:
                 with contextlib.suppress(OSError):
                     backup.unlink(missing_ok=True)
             self._write_state()
             self.deliver(run)
+
+    def let_go(self) -> None:
+        """Leave the other disk alone from now on, whatever is under way there; never waits."""
+        self._is_abandoned = True
+        with self._changed:
+            self._changed.notify()
+        if self._thread is not None and self._thread.is_alive():
+            _hanging[self._copier.root] = self._thread
+            self._copier.claim.forget()
+        self._pin(set())
 
     def _wait(self, run: Run) -> None:
         """Wait for the worker as long as bytes flow, and say so if that takes long."""
@@ -245,6 +255,8 @@ class Mirror(Callback):
             self._failed(error, asked, is_last)
 
     def _bring(self, wanted: dict[str, int], is_last: bool) -> None:
+        # Also the files: a session that is behind the mirror has fewer rows than it.
+        self._copier.check_ahead(wanted.get(LAST))
         self._copier.bring_files(BEGUN)
         best = wanted.get(BEST)
         for slot in (LAST, BEST):

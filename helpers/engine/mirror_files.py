@@ -30,7 +30,6 @@ CHUNK = 2**20
 # What a checkpoint cannot be continued without on another machine, and what a run ends with.
 BEGUN = ("run.json", "config.json", "device.json", "metrics.jsonl")
 ENDED = ("result.json", "final_model.pt", "experiments.db")
-NO_FOLDER_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 
 Beat = Callable[[int], None]
 
@@ -48,7 +47,7 @@ class Copy:
     """A checkpoint whose files have the right sizes; `seal` is its manifest.
 
     `rank` orders the checkpoints of a run: by how often it was extended, then by how often it went
-    back, and then by step.
+    back, and then by step. Older ones kept no count of the latter.
     """
 
     rank: tuple[int, int, int]
@@ -112,7 +111,8 @@ def copy_at(path: Path) -> Copy:
     state = read_json_there(path / STATE).get("run")
     run = state if isinstance(state, dict) else {}
     step = int(path.name.removeprefix("step-"))
-    rank = (run.get("extensions", 0), len(run.get("rewinds", ())), step)
+    n_rewinds = run.get("n_rewinds", len(run.get("rewinds", ())))
+    rank = (run.get("extensions", 0), n_rewinds, step)
     return Copy(rank, path, b"".join(bytes(part) for part in _parts(path / MANIFEST, _no_beat)))
 
 
@@ -132,7 +132,7 @@ def copy_checkpoint(source: Path, target: Path, beat: Beat) -> None:
         if name != MANIFEST and got != (files[name]["bytes"], files[name]["sha256"]):
             raise SourceError(errno.EIO, f"{source / name} is not as it was written")
         read_back(target / name, got, beat)
-    sync_names(target)
+    sync_folder(target)
 
 
 def copy_file(source: Path, target: Path, beat: Beat) -> tuple[int, str]:
@@ -145,7 +145,7 @@ def copy_file(source: Path, target: Path, beat: Beat) -> tuple[int, str]:
     read_back(incoming, got, beat)
     beat(0)
     os.replace(incoming, target)
-    sync_names(target.parent)
+    sync_folder(target.parent)
     return got
 
 
@@ -201,16 +201,7 @@ def remove_tree(path: Path) -> None:
 def move(source: Path, target: Path) -> None:
     """Give a folder another name, which must be free."""
     os.rename(source, target)
-    sync_names(target.parent)
-
-
-def sync_names(folder: Path) -> None:
-    """Sync the names in a folder, where its file system can."""
-    try:
-        sync_folder(folder)
-    except OSError as error:
-        if error.errno not in NO_FOLDER_SYNC:
-            raise
+    sync_folder(target.parent)
 
 
 def fresh_name(folder: Path, prefix: str) -> Path:

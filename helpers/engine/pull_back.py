@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import shutil
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from helpers.engine.checkpoint import verify
 from helpers.engine.copier import is_same_run
@@ -36,18 +39,29 @@ CHECKED_LATER = "metrics.jsonl"
 
 # The restore refuses it with its reason, so nothing is pulled over it.
 ANOTHER_VERSION = (2**31, 0, 0)
+LEFT = "it is of a course that the run has left"
+
+
+class Pulled(NamedTuple):
+    """What was done, a sentence each, and whether the checkpoints in the mirror could be read.
+
+    Where they could not, the run may be further than it is here, and nobody knows.
+    """
+
+    notes: list[str]
+    is_reached: bool
 
 
 def pull_back(
     folder: RunFolder, mirror_dir: str | Path, *, is_stopped: Callable[[], bool] = lambda: False
-) -> list[str]:
+) -> Pulled:
     """Bring the newest sound copy of a run here if it is ahead of what is here; say what was done.
 
     Every byte is compared with the manifest after it was written to the local disk. Whatever the
     other side does is a sentence, never an error, and it is waited for only while bytes come.
     """
     if not mirror_dir:
-        return []
+        return Pulled([], True)
     pull = _Pull(folder, Path(os.path.abspath(Path(mirror_dir).expanduser())))
     thread = threading.Thread(target=pull.run, name="pull-back", daemon=True)
     thread.start()
@@ -60,8 +74,25 @@ def pull_back(
         if is_stopped() or now - moved_at > STALL_S:
             why = "was asked to stop" if is_stopped() else f"nothing came for {STALL_S:.0f} s"
             pull.is_abandoned = True
-            return [*pull.notes, f"pulling back from {pull.root} was given up: {why}"]
-    return pull.notes
+            note = f"pulling back from {pull.root} was given up: {why}"
+            return Pulled([*pull.notes, note], False)
+    return Pulled(pull.notes, pull.is_reached)
+
+
+def mirrored_names(mirror_dir: str | Path) -> set[str]:
+    """The names of the runs that have a mirror there; none if it cannot be read or is silent."""
+    names: set[str] = set()
+    if not mirror_dir:
+        return names
+
+    def look() -> None:
+        with contextlib.suppress(OSError):
+            names.update(os.listdir(Path(mirror_dir).expanduser()))
+
+    thread = threading.Thread(target=look, name="mirrored-names", daemon=True)
+    thread.start()
+    thread.join(timeout=STALL_S)
+    return set(names)
 
 
 class _AbandonedError(Exception):
@@ -75,7 +106,7 @@ class _Pull:
         self.folder, self.home = folder, home
         self.root = home / folder.run_id
         self.notes: list[str] = []
-        self.progress, self.is_abandoned = 0, False
+        self.progress, self.is_abandoned, self.is_reached = 0, False, True
 
     def run(self) -> None:
         """Pull what is newer, and put every trouble into words."""
@@ -90,6 +121,7 @@ class _Pull:
             trouble = error.strerror or str(error)
         finally:
             if trouble:
+                self.is_reached = False
                 self.notes.append(
                     f"the mirror {self.root} cannot be used ({trouble}); if it holds this run, "
                     "mend that and start again to continue from it"
@@ -100,13 +132,14 @@ class _Pull:
         if ours and theirs and not is_same_run(theirs, ours):
             self.notes.append(f"{self.root} holds a run with other settings or data; left alone")
             return
-        copies = read_copies(self.root)
+        copies = self._read_copies()
         self._tell_half_written(copies)
         own = self._own_rank() if copies else None
         for copy in sorted(copies.values(), key=lambda copy: copy.rank, reverse=True):
             if own is not None and copy.rank <= own:
                 return
             if self._fetch(copy):
+                self._leave_course(copy)
                 self._fetch_files()
                 self._fetch_best(copies)
                 words = "was ahead of this disk" if own else "has the run, and this disk did not"
@@ -115,6 +148,16 @@ class _Pull:
                     "byte was compared"
                 )
                 return
+
+    def _read_copies(self) -> dict[str, Copy]:
+        """The whole copies; without those that the connection, or the disk, does not give now."""
+        try:
+            return read_copies(self.root, is_patient=True)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+        self.is_reached = False
+        return read_copies(self.root)
 
     def _own_rank(self) -> tuple[int, int, int] | None:
         """The rank of the newest local checkpoint that verifies."""
@@ -144,10 +187,11 @@ class _Pull:
             sync_folder(building)
             self._beat(0)
             if store.path(copy.step).exists():
-                store.set_aside(copy.step, "damaged, and replaced by the copy in the mirror")
+                self._set_aside(copy.step, "; the copy in the mirror has its place")
             building.rename(store.path(copy.step))
             sync_folder(store.folder)
         except OSError as error:
+            self.is_reached &= _is_damage(error)
             self.notes.append(
                 f"the copy of step {copy.step:,} in the mirror was passed over: "
                 f"{error.strerror or error}"
@@ -157,12 +201,30 @@ class _Pull:
             remove_folder(building.parent)
         return True
 
+    def _leave_course(self, copy: Copy) -> None:
+        """Set aside what the run did after this step before it went back, or was extended."""
+        for step in self.folder.checkpoints.steps():
+            if step > copy.step:
+                self._beat(0)
+                self._set_aside(step)
+
+    def _set_aside(self, step: int, more: str = "") -> None:
+        """Move a local checkpoint that a copy is ahead of away, and say why."""
+        store, reason = self.folder.checkpoints, LEFT
+        try:
+            verify(store.path(step))
+        except CheckpointError as error:
+            reason = str(error).rstrip(".")
+        store.set_aside(step, reason + more)
+        self.notes.append(store.notes.pop())
+
     def _check_space(self, copy: Copy) -> None:
         needed = sum(file["bytes"] for file in read_manifest(copy.path).values())
         free = shutil.disk_usage(self.folder.checkpoints.folder).free
         if free < 1.1 * needed:
-            raise CheckpointError(
-                f"it has {needed / 2**20:,.0f} MiB, but {free / 2**20:,.0f} are free here"
+            raise OSError(
+                errno.ENOSPC,
+                f"it has {needed / 2**20:,.0f} MiB, but {free / 2**20:,.0f} are free here",
             )
 
     def _fetch_best(self, copies: dict[str, Copy]) -> None:
@@ -171,8 +233,16 @@ class _Pull:
         state = read_json(self.folder.checkpoints.path(steps[-1]) / "state.json") or {}
         best = state.get("run", {}).get("best_step")
         for copy in copies.values():
-            if copy.step == best and best not in self.folder.checkpoints.steps():
+            if copy.step == best and not self._is_here(copy):
                 self._fetch(copy)
+                return
+
+    def _is_here(self, copy: Copy) -> bool:
+        """Whether the local checkpoint of this step is the same; it may be of a course left."""
+        try:
+            return copy_at(self.folder.checkpoints.path(copy.step)).seal == copy.seal
+        except OSError:
+            return False
 
     def _fetch_files(self) -> None:
         """Bring the run's other files: the record of what it is, and the newer ones of the rest."""
@@ -181,7 +251,8 @@ class _Pull:
             target, is_fixed = self.folder.path / name, name in ("run.json", "config.json")
             if name not in listed or (is_fixed and target.exists()):
                 continue
-            temporary = fresh_name(self.folder.path, f".{name}-").with_suffix(".tmp")
+            fresh = fresh_name(self.folder.path, f".{name}-")
+            temporary = fresh.with_name(f"{fresh.name}.tmp")
             try:
                 got = fetch_file(self.root / name, temporary, self._beat)
                 is_same = got == (listed[name]["bytes"], listed[name]["sha256"])
@@ -204,3 +275,9 @@ class _Pull:
         self.progress += 1
         if self.is_abandoned:
             raise _AbandonedError
+
+
+def _is_damage(error: OSError) -> bool:
+    """Whether a copy was read and is not what was written, as against one out of reach."""
+    is_cut_off = getattr(error.__cause__, "errno", None) == errno.EIO
+    return isinstance(error, CheckpointError) and not is_cut_off

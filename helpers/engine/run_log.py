@@ -59,12 +59,12 @@ class RunLog(Callback):
 
     def rewound(self, run: Run) -> None:
         """Make the metrics on record those of the run, which stands at an earlier step again."""
-        self._n_rewinds = len(run.state.rewinds)
+        self._n_rewinds = run.state.n_rewinds
         self._add(run, self._entries.forget, run.state.step)
         self._add(run, self._entries.history)
 
     def on_log(self, run: Run, row: dict[str, Any]) -> None:
-        if len(run.state.rewinds) != self._n_rewinds:
+        if run.state.n_rewinds != self._n_rewinds:
             self.rewound(run)
         self._add(run, self._entries.metrics, [(row["step"], self._entries.numbers(row))])
         self._tell(run)
