@@ -142,7 +142,7 @@ class TrainingConfig(BaseModel):
         "Time for the run, as 45min or 1h30min: it cools down and ends before; empty sets none.",
         "training",
         role="schedule",
-        pattern=r"^([0-9]+h)?([0-9]+min)?([0-9]+s)?$",
+        pattern=r"^([0-9]{1,6}h)?([0-9]{1,6}min)?([0-9]{1,6}s)?$",
     )
     finish_by: str = setting(
         "",
@@ -878,11 +878,11 @@ def _early_stopping(
 
 def _faults_of_texts(known: Mapping[str, Any]) -> Iterator[str]:
     """Texts and paths that something later would stumble over."""
-    for name in ("source", "cache_dir", "output_dir", "sample_prompt", "database"):
+    for name in ("source", "cache_dir", "output_dir", "mirror_dir", "sample_prompt", "database"):
         text = known.get(name, "")
         if "\0" in text or text.encode("utf-8", "replace").decode("utf-8") != text:
             yield f"{name} is {text!r}, which holds a character that no text has. Remove it."
-        elif name in ("cache_dir", "output_dir"):
+        elif name in ("cache_dir", "output_dir", "mirror_dir"):
             try:
                 parts = Path(text).expanduser().parts
             except RuntimeError:
@@ -890,8 +890,9 @@ def _faults_of_texts(known: Mapping[str, Any]) -> Iterator[str]:
                 continue
             if any(len(part.encode()) > 255 for part in parts):
                 yield f"{name} has a name longer than 255 bytes, which no disk has. Shorten it."
-    if known.get("run_name") in ("experiments.db", "notebooks"):
-        yield f"run_name is {known['run_name']!r}, which is taken in output_dir. Choose another."
+    run_name = known.get("run_name", "")
+    if run_name == "notebooks" or run_name.startswith("experiments.db"):
+        yield f"run_name is {run_name!r}, which is taken in output_dir. Choose another."
     if urlsplit(known.get("database", "")).password:
         yield (
             "database has a password in its URL, which would be written into every record of the "

@@ -146,6 +146,8 @@ class Trainer:
             lock.on_lost = stop.set
             notes = [("owner", note) for note in lock.notes]
             notes += self._pull_back(folder, stop)[0] + seen
+            if folder.read_identity() is not None and not folder.checkpoints.steps():
+                notes.append(("from step 0", "the run is on record, but has no checkpoint"))
             check_identity(folder, identity, config)
             settle_extension(folder, identity)
             set_seed(config.seed)
@@ -170,6 +172,8 @@ class Trainer:
         self, train: Samples, val: Samples | None, run_id: str, schedule: dict[str, Any]
     ) -> list[tuple[str, str]]:
         """Put the new schedule of a run on record, and go on with it."""
+        if run_id:  # of the form of a run_name, so that it leads nowhere else
+            self.training_config.replace(run_name=run_id)
         run_id = run_id or self._identity(train, val)["run_id"]
         mirror_dir = self.training_config.mirror_dir
         folder = find_run(self._path(run_id), mirror_dir)
@@ -223,6 +227,7 @@ class Trainer:
         if log is not None:
             log.finish(run, known.status, known.final_metrics)
         run.emit("on_found_complete", known.status)
+        run.control.tell(run)
         _end_mirror(run, log)
         return with_mirror(known, run)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import json
 import time
 from pathlib import Path
 
@@ -313,6 +314,28 @@ def test_a_budget_counts_over_all_sessions(make, data):
     assert used == pytest.approx(paused.clock.now - paused.begun, abs=0.5)
     assert used + hand.clock.now - hand.begun <= 60
     assert 50 < result.steps < 60
+
+
+def test_a_kill_gives_no_time_back(make, data):
+    class Killed(BaseException):
+        pass
+
+    def kill(run, row):
+        if row["step"] == 40:
+            raise Killed
+
+    killed, hand = Hand(), Hand()
+    killed.on_log = kill
+    trainer = make(killed, budget="1min", log_every=1, save_every=0)
+    with pytest.raises(Killed):
+        trainer.train(data.train)
+    path = RunFolder(Path(trainer.training_config.output_dir) / "r")
+    rows = [{**row, "elapsed_s": float(row["step"])} for row in read_rows(path.metrics_file)]
+    path.metrics_file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = make(hand, budget="1min", log_every=1).train(data.train)
+
+    assert result.resumed_from == 0
+    assert hand.clock.now - hand.begun <= 60 - 40
 
 
 def test_the_learning_rate_goes_on_from_where_it_was(make, data):

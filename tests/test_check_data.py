@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 from helpers.data import UniversalDataModule, read_documents, split_documents
 from helpers.data import files as files_of_data
 from helpers.data.check import excerpt_of
+from helpers.data.collate import collate
 from helpers.data.document import Spool, cut_near
 from helpers.data.labels import Limits, check_samples
-from helpers.data.packing import as_samples
+from helpers.data.packing import MapSamples, as_samples
 from helpers.data.records import sniff
 from helpers.data.source import read_source
 from helpers.data.tokenizer import pieces_of
@@ -537,6 +538,71 @@ def test_bad_samples_are_left_out_and_the_others_keep_their_order():
     assert len(train) == 4
     assert train.gather(np.arange(4))["input_ids"][:, 0].tolist() == [0, 1, 2, 3]
     assert report.counts == {"wrong input": 2}
+
+
+SAMPLES = [{"input_ids": torch.arange(i, i + 8)} for i in range(12)]
+
+
+class Faulty(list):
+    """Samples of which some are errors, which are raised."""
+
+    def __getitem__(self, i):
+        item = super().__getitem__(i)
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+
+def faulty():
+    """Of twelve samples the first, the third, the sixth and the last cannot be trained on."""
+    samples = Faulty(SAMPLES)
+    samples[0], samples[5] = {"input_ids": torch.ones(2, 8)}, OSError("disk is\ngone")
+    samples[2] = samples[11] = None
+    return samples
+
+
+def test_samples_that_cannot_be_had_or_batched_are_told_in_one_table():
+    with pytest.raises(DataError) as caught:
+        looked_at(faulty())
+
+    message = str(caught.value)
+    assert message.startswith("4 faults were found in 12 rows")
+    assert "data[0]   has the shape (2, 8) in 'input_ids', but others have one dim" in message
+    assert "data[2]   is of type NoneType, but a mapping of fields or a pair" in message
+    assert "data[11]  is of type NoneType" in message
+    assert "data[5]   could not be read (OSError: disk is), but every" in message
+    assert 'Or set bad_rows="skip" to train on the other 8.' in message
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_samples_that_cannot_be_had_or_batched_are_left_out():
+    train, _, report = looked_at(faulty(), bad_rows="skip")
+
+    assert report.counts == {"no sample": 2, "unreadable sample": 1, "other shape": 1}
+    assert train.gather(np.arange(8))["input_ids"][:, 0].tolist() == [1, 3, 4, 6, 7, 8, 9, 10]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, MemoryError])
+def test_what_is_no_fault_of_a_sample_passes(error):
+    with pytest.raises(error):
+        looked_at(Faulty([*SAMPLES, error()]), bad_rows="skip")
+
+
+def test_where_every_sample_raises_the_error_is_the_cause():
+    with pytest.raises(DataError, match="no sample left") as caught:
+        looked_at(Faulty([KeyError("ids")] * 3), bad_rows="skip")
+
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_samples_of_other_shapes_are_sound_where_their_own_function_collates_them():
+    def flat(items):
+        return collate([{"input_ids": item["input_ids"].reshape(-1)} for item in items])
+
+    samples = [{"input_ids": torch.ones(2, i + 1)} for i in range(4)]
+    train, _, report = check_samples(MapSamples(samples, flat), None, Limits())
+
+    assert len(train) == 4 and not report.faults
 
 
 def test_labels_that_validation_alone_has_and_samples_in_both_are_told():

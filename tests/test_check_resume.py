@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ import torch
 from click.testing import CliRunner
 
 from helpers.__main__ import main
-from helpers.check_resume import check_resume
+from helpers.check_resume import check_resume, ending_on_signals
 from helpers.check_resume.compare import Name, compare, difference, values_of
 from helpers.check_resume.process import ALL_KINDS, FIRST_KINDS, Session, Timeline, draw_moments
 from helpers.check_resume.report import kills_of
@@ -94,6 +95,53 @@ def test_a_check_that_is_interrupted_leaves_no_process_and_no_folder(tmp_path):
     assert not [
         p for p in Path("/proc").glob("[0-9]*/cmdline") if str(tmp_path).encode() in content(p)
     ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_ended_by_a_signal_leaves_no_process_and_no_folder(number, tmp_path):
+    command = [sys.executable, "-m", "helpers", "check-resume", "--preset", "smoke"]
+    with subprocess.Popen(
+        [*command, "--target", target("sound")],
+        cwd=Path(TARGETS).parents[2],
+        env={"TMPDIR": str(tmp_path), "PATH": "", "HOME": str(tmp_path)},
+        stderr=subprocess.PIPE,
+    ) as checking:
+        checking.stderr.readline()
+        checking.send_signal(number)
+        checking.wait(30)
+
+    assert checking.returncode == 130
+    assert not list(tmp_path.glob("check-resume-*"))
+    assert not [
+        p for p in Path("/proc").glob("[0-9]*/cmdline") if str(tmp_path).encode() in content(p)
+    ]
+
+
+@pytest.fixture
+def heard():
+    """Signals that came while SIGTERM had a handler of its own and SIGHUP was ignored."""
+    heard = []
+    before = {
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number)),
+        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    }
+    yield heard
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_signal_interrupts_once_and_handlers_are_put_back(heard):
+    with pytest.raises(KeyboardInterrupt), ending_on_signals():
+        signal.raise_signal(signal.SIGHUP)
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            heard.append("cleaned up")
+    signal.raise_signal(signal.SIGTERM)
+
+    assert heard == ["cleaned up", signal.SIGTERM]
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 def content(path: Path) -> bytes:
@@ -178,6 +226,15 @@ def test_functions_are_named_for_other_processes():
 def test_a_target_that_ignores_what_it_is_given_is_refused():
     with pytest.raises(ConfigError, match="batch_size is 4 where 8 was asked for"):
         check_resume(target("stubborn"), TrainingConfig(batch_size=8), kills=1)
+
+
+def test_a_run_that_pauses_itself_is_refused_with_the_step_and_the_cure():
+    with pytest.raises(ConfigError) as caught:
+        check_resume(target("pausing"), kills=1, steps=12)
+
+    message = str(caught.value)
+    assert message.startswith("The run pauses itself at step 6 (enough for today), but")
+    assert "without the callback that calls run.stop.set" in message
 
 
 # Comparison

@@ -20,8 +20,8 @@ from helpers.engine.checkpoint import (
     load_model_tensors,
     model_tensors,
     verify,
-    write_json,
 )
+from helpers.engine.durable import write_json
 from helpers.errors import CheckpointError, CheckpointFormatError
 
 ROOT = Path(__file__).parents[1]
@@ -354,6 +354,20 @@ def test_a_json_file_is_replaced_whole_or_stays(tmp_path):
         write_json(path, {"a": object()})
 
     assert json.loads(path.read_text()) == {"a": 1}
+
+
+@pytest.mark.parametrize("state", [{0: 1}, {"a": [{"b": {None: 1}}]}, {"a": ({1.5: 1},)}])
+def test_keys_that_would_come_back_as_text_are_refused(state):
+    with pytest.raises(CheckpointError, match=r"is of type .* and not a text"):
+        Snapshot(1, {}, {"callbacks": state}).state_text()
+
+
+@pytest.mark.parametrize("name", ["step-²", "step-", "step-12x", "step--1"])
+def test_a_folder_of_another_name_is_no_checkpoint(store, name):
+    steps = store.steps()
+    (store.folder / name).mkdir()
+
+    assert store.steps() == steps
 
 
 def test_another_format_is_told_and_nothing_is_set_aside(store, monkeypatch):

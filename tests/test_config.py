@@ -751,7 +751,11 @@ def test_origins_of_another_kind_are_refused(tmp_path):
         pytest.param({"output_dir": "a\0b"}, "no text has", id="nul"),
         pytest.param({"output_dir": "~nobody-here/x"}, "no such user", id="unknown-user"),
         pytest.param({"cache_dir": "x" * 300}, "255 bytes", id="long-name"),
+        pytest.param({"mirror_dir": "~nobody-here/x"}, "no such user", id="unknown-user-of-a-copy"),
+        pytest.param({"mirror_dir": "a\0b"}, "no text has", id="nul-in-a-copy"),
         pytest.param({"run_name": "experiments.db"}, "is taken", id="name-of-the-database"),
+        pytest.param({"run_name": "experiments.db-wal"}, "is taken", id="name-beside-the-database"),
+        pytest.param({"budget": "1" + 400 * "0" + "h"}, "must match", id="a-time-without-end"),
         pytest.param({"database": "postgresql://bob:secret@db/x"}, "set PGPASSWORD", id="password"),
     ],
 )

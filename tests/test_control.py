@@ -304,6 +304,16 @@ def test_finish_cools_down_over_a_tenth_of_the_steps_and_completes(make, data, w
     assert (RunFolder(result.run_dir).model_file).exists()
 
 
+def test_a_command_that_lies_in_a_complete_run_is_told(make, data, tmp_path):
+    make().train(data.train)
+    (tmp_path / "runs" / "r" / "STOP").touch()
+    trainer, seen = make(), []
+    trainer.callbacks[0].on["control file"] = seen.append
+    trainer.train(data.train)
+
+    assert len(seen) == 1
+
+
 def test_a_run_that_finished_is_found_complete(make, data):
     make({40: "FINISH"}, settings=LONG).train(data.train)
     again = make(settings=LONG).train(data.train)

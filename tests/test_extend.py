@@ -333,6 +333,27 @@ def test_an_extended_run_goes_on_from_its_mirror_on_a_new_machine(make, data, tm
     assert same(weights(trainer), weights(alone))
 
 
+@pytest.mark.parametrize("run_id", ["../elsewhere", "/tmp", ".", "a/b"])
+def test_a_run_lies_below_its_output_dir(make, data, tmp_path, run_id):
+    other = tmp_path / "elsewhere" / ".note.tmp"
+    other.parent.mkdir()
+    other.touch()
+    with pytest.raises(ConfigError, match="run_name is"):
+        make().extend(data.train, run_id=run_id, max_steps=24)
+
+    assert [path.name for path in other.parent.iterdir()] == [".note.tmp"]
+
+
+def test_a_folder_of_something_else_is_no_run(make, data, tmp_path):
+    other = tmp_path / "runs" / "x" / ".note.tmp"
+    other.parent.mkdir(parents=True)
+    other.touch()
+    with pytest.raises(CheckpointError, match="no run x"):
+        make().extend(data.train, run_id="x", max_steps=24)
+
+    assert [path.name for path in other.parent.iterdir()] == [".note.tmp"]
+
+
 def test_an_extension_that_cannot_be_written_leaves_the_trainer_as_it_was(make, data, monkeypatch):
     make().train(data.train)
     trainer, before = make(), make().training_config

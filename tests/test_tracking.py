@@ -468,6 +468,26 @@ def test_backup_that_cannot_be_written_is_refused(db, tmp_path):
         db.backup(tmp_path / "file" / "backup.db")
 
 
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        pytest.param(Path.mkdir, "is a folder", id="folder"),
+        pytest.param(os.mkfifo, "is a device, a pipe or a socket", id="pipe"),
+    ],
+)
+def test_backup_onto_what_is_no_file_is_refused_and_leaves_it(db, tmp_path, make, told):
+    (tmp_path / "elsewhere").mkdir()
+    target = tmp_path / "elsewhere" / "backup.db"
+    make(target)
+    before = target.stat()
+
+    with pytest.raises(TrackingError, match=f"{told}, but a backup goes to a file"):
+        db.backup(target)
+
+    assert target.stat() == before
+    assert os.listdir(tmp_path / "elsewhere") == ["backup.db"]
+
+
 # opening
 
 

@@ -292,6 +292,22 @@ def test_an_interrupt_pauses_and_training_again_completes(make_trainer, data, nu
     assert handler is before is signal.getsignal(number)
 
 
+def test_a_run_whose_checkpoints_are_gone_says_so(make_trainer, data):
+    first = make_trainer(run_name="r").train(data.train)
+    shutil.rmtree(Path(first.run_dir) / "checkpoints")
+    result = make_trainer(run_name="r").train(data.train)
+
+    assert [kind for _, kind, _ in result.events if kind == "from step 0"] == ["from step 0"]
+
+
+def test_a_device_file_that_says_something_else_is_as_good_as_none(make_trainer, data, tmp_path):
+    path = tmp_path / "runs" / "r" / "device.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"a": 1}')
+
+    assert make_trainer(run_name="r").train(data.train).status == "completed"
+
+
 class FailsAtTheEnd(Callback):
     """A callback of a user with an error where the session ends."""
 

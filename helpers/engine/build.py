@@ -24,7 +24,7 @@ def settle_device(
     """Plan the device, keep the precision that a run has begun in, and move the model there."""
     prepare_backend(config)
     before = None if run_path is None else read_json(run_path / DEVICE_FILE)
-    begun_in = before["precision"] if before else None
+    begun_in = before.get("precision") if before else None
     plan = plan_device(model, config, begun_in=begun_in)
     model.to(plan.device)
     if run_path is not None and before is None and run_path.is_dir():

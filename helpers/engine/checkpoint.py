@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import secrets
 import threading
 from collections import Counter
@@ -62,9 +63,10 @@ class Snapshot:
     def state_text(self) -> str:
         """The values as JSON.
 
-        Raises: CheckpointError if one of them has no such form.
+        Raises: CheckpointError if one of them has no such form, or would be read back as another.
         """
         try:
+            _check_keys(self.state)
             return json.dumps(self.state)
         except (TypeError, ValueError) as error:
             raise CheckpointError(
@@ -177,9 +179,7 @@ class CheckpointStore:
         except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(
-            int(name.removeprefix("step-"))
-            for name in names
-            if name.startswith("step-") and name[5:].isdigit()
+            int(name.removeprefix("step-")) for name in names if re.fullmatch(r"step-[0-9]+", name)
         )
 
     def path(self, step: int) -> Path:
@@ -466,6 +466,18 @@ def _write(folder: Path, snapshot: Snapshot, text: str) -> int:
 
 def _parts(text: str) -> list[memoryview]:
     return [memoryview(text.encode())]
+
+
+def _check_keys(value: Any) -> None:
+    """Raise TypeError for a key that JSON would turn into text, so that it came back as another."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"the key {key!r} is of type {type(key).__name__} and not a text")
+            _check_keys(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _check_keys(inner)
 
 
 def _size(folder: Path) -> int:

@@ -84,6 +84,10 @@ class Copier:
             return
         check_place(self.home)
         self._make_root()
+        if os.path.samefile(self.root, self.folder.path):
+            raise NotThereError(
+                errno.EXDEV, "it leads to the run's own folder; choose another disk"
+            )
         self._check_run()
         self._claim()
         self.held = read_copies(self.root, is_patient=self._is_patient)

@@ -16,6 +16,7 @@ from helpers.engine.budget import duration, seconds
 from helpers.engine.checkpoint import STATE, CheckpointStore, Snapshot
 from helpers.engine.durable import remove_folder, replace_file, sync_folder
 from helpers.engine.identity import EXTENSIONS, check_same_run, recorded_identity
+from helpers.engine.mirror_files import LAST
 from helpers.engine.plan import UNLIMITED, run_length
 from helpers.engine.run_folder import RunFolder, read_json, shown
 from helpers.engine.schedule import SchedulerFactory
@@ -30,7 +31,8 @@ def find_run(path: Path, mirror_dir: str) -> RunFolder:
     Raises: CheckpointError if there is none.
     """
     places = [path, *([Path(mirror_dir).expanduser() / path.name] if mirror_dir else [])]
-    if not any(place.is_dir() for place in places):
+    parts = ("run.json", "checkpoints", LAST)
+    if not any((place / part).exists() for place in places for part in parts):
         raise CheckpointError(
             f"There is no run {path.name} in {shown(path.parent)}, but one is wanted to extend. "
             "Check output_dir and run_id, or start the run with train."

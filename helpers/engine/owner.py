@@ -140,8 +140,9 @@ class Claim:
 class RunLock:
     """The right to train one run; `notes` says what was taken over.
 
-    `on_lost` is called, from a thread of the lock, with a sentence if another machine takes the run
-    from us, as after a pause of the whole machine; only where files decide.
+    `on_lost` is called, from a thread of the lock, with a sentence if another takes the run: where
+    files decide, after a pause of the whole machine; where the system does, after somebody removed
+    the file that is locked.
     """
 
     def __init__(self, path: Path, run_id: str, mounts: Path = MOUNTS) -> None:
@@ -188,6 +189,7 @@ class RunLock:
         if is_locked and not network_file_system(self.path, self.mounts):
             with contextlib.suppress(OSError):  # on a full disk the lock holds without a name
                 self._claim.seize(self._claim.read())
+            self._look_after(self._holds_file)
             return
         while not self._claim.take():
             if self._claim.is_holder_alive:
@@ -197,8 +199,32 @@ class RunLock:
         time.sleep(SETTLE_S)
         if not self._claim.is_mine():
             raise self._refusal()
-        self._thread = threading.Thread(target=self._beat, name="run-lock", daemon=True)
+        self._look_after(self._claim.beat)
+
+    def _look_after(self, is_ours: Callable[[], bool]) -> None:
+        """Ask from time to time whether the run is still ours."""
+        self._thread = threading.Thread(
+            target=self._beat, args=[is_ours], name="run-lock", daemon=True
+        )
         self._thread.start()
+
+    def _holds_file(self) -> bool:
+        """Whether the file that we have locked is the one in its place; a lost one is made anew."""
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path)):
+                return True
+        file = io.FileIO(self.path, "a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            self._claim.holder = self._claim.read()
+            return False
+        _files.add(file)
+        self._file, before = file, self._file
+        before.close()
+        self._claim.seize()
+        return True
 
     def _has_system_lock(self) -> bool:
         try:
@@ -226,13 +252,13 @@ class RunLock:
             "the same run. Set output_dir to a folder on a local disk."
         )
 
-    def _beat(self) -> None:
+    def _beat(self, is_ours: Callable[[], bool]) -> None:
         while not self._is_released.wait(BEAT_S):
             try:
-                is_ours = self._claim.beat()
+                is_kept = is_ours()
             except OSError:  # for now; the count of the next beat says that we were alive
                 continue
-            if not is_ours:
+            if not is_kept:
                 holder = self._claim.holder
                 who = named(holder) if holder else "somebody who removed the lock"
                 self.on_lost(f"the run was taken over by {who}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from helpers.engine.owner import RunLock
 from helpers.errors import RunFolderError
 
 DEVICE_FILE = "device.json"
+# Of files that a killed process was writing: a name, its number, and mostly a token.
+LEFTOVER = re.compile(r"\.(probe|.+\.(jsonl?|pt|db))[.-][0-9]+([.-][0-9a-f]{8})?\.tmp")
 
 
 class RunFolder:
@@ -51,8 +54,9 @@ class RunFolder:
         lock = RunLock(self.path / "LOCK", self.run_id)
         lock.acquire()
         try:
-            for leftover in self.path.glob(".*.tmp"):
-                leftover.unlink(missing_ok=True)
+            for path in self.path.glob(".*.tmp"):
+                if LEFTOVER.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
             yield lock
         finally:
             lock.release()

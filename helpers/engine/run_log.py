@@ -90,6 +90,9 @@ class RunLog(Callback):
         self._add(run, self._entries.finish, status, results)
         is_done = self._writer.flush(END_WAIT_S)
         self._tell(run)
+        if not (is_done or self._told):
+            self._tell_once(run, f"the database has not answered for {END_WAIT_S:.0f} s; rows wait "
+                            "in the folder of the run and are merged later")  # fmt: skip
         self._writer.close(END_WAIT_S if is_done else 0.0)
 
     def close(self) -> None:
@@ -117,7 +120,9 @@ class RunLog(Callback):
         trouble = self._writer.take_trouble()
         if trouble:
             self._tell_once(
-                run, f"{trouble} The run goes on; its rows wait in {run.folder.path}/spool.jsonl."
+                run,
+                f"{trouble.rstrip('.')}. The run goes on; rows wait in {run.folder.path} where "
+                "they can be written, and are merged later.",
             )
 
     def _tell_once(self, run: Run, message: str) -> None:

@@ -13,6 +13,7 @@ from helpers.engine.callbacks import Callback
 from helpers.engine.checkpoint import Snapshot, load_model_tensors, model_tensors
 from helpers.engine.extend import told
 from helpers.engine.identity import EXTENSIONS, as_extended, check_same_run
+from helpers.engine.metrics import read_rows
 from helpers.engine.optim import check_same_tensors
 from helpers.engine.random_state import capture_random_state, restore_random_state
 from helpers.engine.run import Run, RunState
@@ -102,11 +103,20 @@ def restore_run(run: Run, loop: TrainingLoop) -> list[str]:
     if snapshot is None:
         run.tracker.restore(0, 0.0)
         return store.notes
-    run.budget.resume(snapshot.state.get("run", {}).get("wall_s", 0.0))
+    run.budget.resume(snapshot.state.get("run", {}).get("wall_s", 0.0) + _lost_s(run, snapshot))
     _take_up(run, loop, snapshot)
     run.resumed_from = snapshot.step
     run.random_state = snapshot.state["random"], snapshot.sections["random"]
     return store.notes
+
+
+def _lost_s(run: Run, snapshot: Snapshot) -> float:
+    """Seconds of training after the checkpoint, by the rows that a killed session left."""
+    is_extended = len(run.identity.get(EXTENSIONS, ())) > snapshot.state["run"].get(EXTENSIONS, 0)
+    if run.budget.limit_s is None or is_extended or not run.folder.metrics_file.is_file():
+        return 0.0
+    known_s = [row.get("elapsed_s", 0.0) for row in read_rows(run.folder.metrics_file)]
+    return max(0.0, max(known_s, default=0.0) - snapshot.state.get("elapsed_s", 0.0))
 
 
 def go_back(run: Run, loop: TrainingLoop, *, before_step: int, spent: set[int]) -> bool:

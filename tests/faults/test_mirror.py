@@ -914,3 +914,12 @@ def test_without_comparing_owners_two_machines_write(make_trainer, data, world, 
     train(make_trainer, data, here, {5: strike})
 
     assert sound_steps(here.root)[LAST] > held[0]
+
+
+def test_a_mirror_that_leads_to_the_run_itself_is_told(make_trainer, data, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "runs")
+    result = make_trainer(run_name="r", mirror_dir=str(tmp_path / "link")).train(data.train)
+
+    assert result.status == "completed"
+    assert any("own folder" in message for _, kind, message in result.events)
+    assert result.mirror.startswith("step 12 is on the local disk only")

@@ -182,6 +182,30 @@ def test_one_that_lost_its_run_to_another_machine_is_told(tmp_path, no_flock):
     assert json.loads((tmp_path / "r" / "LOCK").read_text())["host"] == "elsewhere"
 
 
+@pytest.mark.parametrize("is_taken", [True, False], ids=["by another", "by nobody"])
+def test_one_whose_lock_was_removed_takes_it_again_or_is_told(tmp_path, is_taken):
+    lost, path = [], tmp_path / "r" / "LOCK"
+    with RunFolder(tmp_path / "r").lock() as lock:
+        lock.on_lost = lost.append
+        if is_taken:
+            other = path.with_name("other").open("w")
+            fcntl.flock(other, fcntl.LOCK_EX)
+            os.replace(other.name, path)
+        else:
+            path.unlink()
+        deadline = time.monotonic() + 5
+        while not (lost if is_taken else path.exists()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        is_kept = not lost
+        if is_kept:
+            with pytest.raises(RunFolderError, match="is being trained"):
+                RunLock(path, "r").acquire()
+        else:
+            other.close()
+
+    assert is_kept != is_taken
+
+
 def test_two_kernels_of_one_process_cannot_both_own_a_run(tmp_path, no_flock):
     with RunFolder(tmp_path / "r").lock(), pytest.raises(RunFolderError, match=str(os.getpid())):
         RunFolder(tmp_path / "r").lock().__enter__()
