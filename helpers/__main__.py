@@ -84,18 +84,19 @@ def check_resume(
     Trains unbroken, and again killed at random moments, in a folder that is removed afterwards.
     Exit status: 0 every bit is the same, 1 something differs, 2 wrong settings or data.
     """
-    from helpers.check_resume import check_resume
+    from helpers.check_resume import check_resume, ending_on_signals
 
     try:
-        found = check_resume(
-            target,
-            _settings(config_file, preset, assignments),
-            kills=kills,
-            seed=seed,
-            steps=steps,
-            keep=keep,
-            on_progress=lambda line: click.echo(line, err=True),
-        )
+        with ending_on_signals():
+            found = check_resume(
+                target,
+                _settings(config_file, preset, assignments),
+                kills=kills,
+                seed=seed,
+                steps=steps,
+                keep=keep,
+                on_progress=lambda line: click.echo(line, err=True),
+            )
     except HelpersError as error:
         raise Refused(str(error)) from error
     except KeyboardInterrupt:

@@ -131,13 +131,17 @@ def heard():
 
 
 def test_a_signal_interrupts_once_and_handlers_are_put_back(heard):
-    with pytest.raises(KeyboardInterrupt), ending_on_signals():
+    @ending_on_signals()
+    def act():
         signal.raise_signal(signal.SIGHUP)
         try:
             signal.raise_signal(signal.SIGTERM)
         finally:
             signal.raise_signal(signal.SIGTERM)
             heard.append("cleaned up")
+
+    with pytest.raises(KeyboardInterrupt):
+        act()
     signal.raise_signal(signal.SIGTERM)
 
     assert heard == ["cleaned up", signal.SIGTERM]

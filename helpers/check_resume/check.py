@@ -37,7 +37,7 @@ def check_resume(
     that is removed at the end, or to `keep`; a database, a mirror and an output_dir are left alone.
 
     Raises: ConfigError for wrong settings, for a run that a clock ends, or if the unbroken run
-    cannot be trained.
+    cannot be trained to its end.
     """
     config = config or TrainingConfig()
     _check_arguments(kills, steps)
@@ -88,7 +88,8 @@ class _Runs:
         """
         session = run_session(self._spec(name), self.folder / f"{name}.log")
         if not session.is_done:
-            said = "" if session.find("refused") else "The run fails even if nothing kills it:\n"
+            is_told = session.find("refused") or session.is_paused
+            said = "" if is_told else "The run fails even if nothing kills it:\n"
             raise ConfigError(f"{said}{session.trouble}")
         return session
 

@@ -10,10 +10,13 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from helpers.engine.manifest import MANIFEST
@@ -60,8 +63,13 @@ class Session:
 
     @property
     def is_done(self) -> bool:
-        """Whether training ended."""
-        return self.find("done") is not None
+        """Whether training ended for good."""
+        return self.find("done") is not None and not self.is_paused
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the run stopped itself, to go on in another session."""
+        return (self.find("done") or {}).get("status") == "paused"
 
     @property
     def resumed_from(self) -> int | None:
@@ -87,12 +95,49 @@ class Session:
 
     @property
     def trouble(self) -> str:
-        """Why it did not end: its refusal, or the last lines that it wrote."""
+        """Why it did not end: its refusal, its own pause, or the last lines that it wrote."""
         refusal = self.find("refused")
         if refusal is not None:
             return refusal["message"]
+        if self.is_paused:
+            return (
+                f"The run pauses itself at step {self.reached} ({self.find('paused')['reason']}), "
+                "but one that goes on to its end is wanted, to compare what it leaves. Build it "
+                "without the callback that calls run.stop.set, or let that call "
+                "run.stop_early(reason), which ends it."
+            )
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return "\n".join(lines[-12:]) or "it ended without a word"
+
+
+@contextlib.contextmanager
+def ending_on_signals() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into the interrupt that SIGINT is, so that all is cleaned up.
+
+    One that is ignored, as below nohup, stays so; those that come after the first change nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
+    is_ending = False
+
+    def end(number: int, frame: FrameType | None) -> None:
+        nonlocal is_ending
+        if not is_ending:
+            is_ending = True
+            raise KeyboardInterrupt
+
+    try:
+        for number in before:
+            signal.signal(number, end)
+        yield
+    finally:
+        is_ending = True
+        for number, handler in before.items():
+            # None stands for a handler that was not installed from Python.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def run_session(spec: Path, log: Path, moment: Moment | None = None) -> Session:

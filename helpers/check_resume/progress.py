@@ -82,6 +82,8 @@ class Progress(Callback):
         if self._thread is not None:
             self._thread.join()
         self._reporter.say_step(run.state.step)
+        if status == "paused":
+            self._reporter.say("paused", step=run.state.step, reason=run.stop.reason)
 
     def _watch(self, run: Run) -> None:
         while not self._is_over.wait(POLL_S):

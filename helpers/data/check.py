@@ -42,6 +42,9 @@ CURES = {
     "wrong label": "Correct it; -100 marks a position that does not count.",
     "wrong input": "Look at how the sample is made.",
     "other fields": "Give every sample the same fields.",
+    "other shape": "Resize it in the data set.",
+    "no sample": "Return one of them from the data set.",
+    "unreadable sample": "Look at it, or leave it out of the data set.",
 }
 
 
@@ -120,11 +123,14 @@ class DataReport:
         tally.add(Fault(kind, place, says, excerpt))
         tally.count += count - 1
 
-    def settle(self) -> None:
-        """Raise DataError with all faults, unless rows alone are bad and are to be left out."""
+    def settle(self, cause: Exception | None = None) -> None:
+        """Raise DataError with all faults, unless rows alone are bad and are to be left out.
+
+        It is raised from `cause`, an error behind the first of them.
+        """
         if not self.faults or (self.bad_rows == "skip" and not self.is_whole):
             return
-        raise DataError(self._refusal())
+        raise DataError(self._refusal()) from cause
 
     def events(self) -> list[str]:
         """Sentences for the record of a run: what was left out, and what leaks."""

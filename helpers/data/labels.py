@@ -1,4 +1,4 @@
-"""Samples looked at one by one before the first step: labels, inputs, fields, and copies."""
+"""Samples looked at one by one before the first step: labels, inputs, fields, shapes, copies."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Subset
 
@@ -19,6 +20,11 @@ from helpers.task import IGNORED
 
 LIMIT_S = 20.0
 """Time for one look at the samples; a data set that takes longer is looked at in part."""
+
+Flaw = tuple[str, str, str]
+"""Kind of a fault, what to say, and an excerpt."""
+Shapes = tuple[tuple[str, tuple[int, ...] | None], ...]
+"""The shape of each field; None stands for one dimension, which is padded to any length."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +41,20 @@ class Limits:
     n_labels: int = 0
 
 
-@dataclass
+@dataclass(eq=False)
 class _Seen:
-    """What a look at one data set leaves: its sound samples, its classes, and a digest of each."""
+    """What a look at one data set leaves: its sound samples, its classes, and a digest of each.
+
+    All can be in one batch; `cause` is the first error that the data set itself raised.
+    """
 
     sound: list[int] = field(default_factory=list)
     digests: dict[bytes, str] = field(default_factory=dict)
     classes: set[int] = field(default_factory=set)
     n_looked_at: int = 0
     has_ids: bool = False
+    shapes: Shapes = ()
+    cause: Exception | None = None
 
 
 def check_samples(
@@ -52,7 +63,8 @@ def check_samples(
     """Look at every sample of data sets of the user's own; packed text was checked as text.
 
     Where `bad_rows` is skip, bad samples are left out. Random states are as they were before.
-    Raises: DataError with all samples that cannot be trained on.
+    Raises: DataError with all samples that cannot be trained on, from the first error of the data
+    set's own if there was one.
     """
     report = DataReport(source="the data sets", bad_rows=bad_rows)
     seen = {}
@@ -60,7 +72,7 @@ def check_samples(
         for name, samples in (("train_data", train), ("val_data", val)):
             if isinstance(samples, MapSamples):
                 seen[name] = _look(samples, name, limits, report)
-    report.settle()
+    report.settle(next((found.cause for found in seen.values() if found.cause), None))
     for name, found in seen.items():
         _check_left(name, found, report)
     if len(seen) == 2:
@@ -74,33 +86,102 @@ def check_samples(
 
 
 def _look(samples: MapSamples, name: str, limits: Limits, report: DataReport) -> _Seen:
-    seen, names = _Seen(), None
+    groups: dict[Shapes, _Seen] = {}
+    names, cause, unseen = None, None, range(0)
     deadline = time.monotonic() + LIMIT_S
     for i in range(len(samples)):
         if time.monotonic() > deadline:
             says = f"took {LIMIT_S:.0f} s for {i:,} of {len(samples):,} samples"
             report.note("not all looked at", name, says, count=len(samples) - i)
-            seen.sound += range(i, len(samples))
+            unseen = range(i, len(samples))
             break
-        seen.n_looked_at += 1
         report.n_rows += 1
-        fields = samples.fields(i)
-        names = names or list(fields)
-        found = _flaw(fields, names, limits)
+        fields, found, error = _read(samples, i)
+        cause = cause or error
+        if found is None:
+            names = names or list(fields)
+            found = _flaw(fields, names, limits)
         if found is not None:
             kind, says, shown = found
             report.fault(Fault(kind, f"{name}[{i}]", says, shown))
             continue
+        seen = _group_of(fields, i, groups, samples)
         seen.sound.append(i)
         _add_classes(seen, fields, limits)
         _note_copy(seen, fields, f"{name}[{i}]", report)
+    seen = _largest(groups, name, report)
+    seen.sound += unseen
+    seen.n_looked_at, seen.cause = len(samples) - len(unseen), cause
     return seen
 
 
-def _flaw(
-    fields: Mapping[str, Any], names: list[str], limits: Limits
-) -> tuple[str, str, str] | None:
-    """Kind of a fault, what to say, and an excerpt; or None."""
+def _read(samples: MapSamples, i: int) -> tuple[Mapping[str, Any], Flaw | None, Exception | None]:
+    """The fields of a sample, or why there are none, and what the data set raised."""
+    try:
+        item = samples.dataset[i]
+        if isinstance(item, Mapping):  # one may read its fields only now
+            item = dict(item)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever the user's own code raises
+        what = str(error).partition("\n")[0][:120]
+        says = f"could not be read ({type(error).__name__}: {what}), but every sample is wanted"
+        return {}, ("unreadable sample", says, ""), error
+    try:
+        return samples.of([item]).fields(0), None, None
+    except DataError:
+        says = (
+            f"is of type {type(item).__name__}, but a mapping of fields or a pair of input and "
+            "label is wanted"
+        )
+        return {}, ("no sample", says, ""), None
+
+
+def _group_of(
+    fields: Mapping[str, Any], i: int, groups: dict[Shapes, _Seen], samples: MapSamples
+) -> _Seen:
+    """The samples that can be in one batch with this one."""
+    tensors = [(name, torch.as_tensor(value)) for name, value in fields.items()]
+    shapes = tuple((name, None if t.dim() == 1 else tuple(t.shape)) for name, t in tensors)
+    if shapes not in groups:
+        first = next(iter(groups.values()), None)
+        if first is None or not _go_together(samples, first.sound[0], i):
+            first = _Seen(shapes=shapes)
+        groups[shapes] = first
+    return groups[shapes]
+
+
+def _go_together(samples: MapSamples, i: int, j: int) -> bool:
+    """Whether the samples can be collated, which a function of the user's own decides too."""
+    try:
+        samples.gather(np.array([i, j]))
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - whatever the user's own code raises
+        return False
+    return True
+
+
+def _largest(groups: dict[Shapes, _Seen], name: str, report: DataReport) -> _Seen:
+    """The samples whose shapes are the most frequent; all others are faults."""
+    most = max(groups.values(), key=lambda seen: len(seen.sound), default=_Seen())
+    for seen in dict.fromkeys(groups.values()):
+        if seen is most:
+            continue
+        pairs = zip(seen.shapes, most.shapes, strict=True)
+        field_name, own, other = next((n, a, b) for (n, a), (_, b) in pairs if a != b)
+        says = f"has {_named(own)} in {field_name!r}, but others have {_named(other)}"
+        for i in seen.sound:
+            report.fault(Fault("other shape", f"{name}[{i}]", says))
+    return most
+
+
+def _named(shape: tuple[int, ...] | None) -> str:
+    return "one dimension" if shape is None else f"the shape {shape}"
+
+
+def _flaw(fields: Mapping[str, Any], names: list[str], limits: Limits) -> Flaw | None:
+    """What is wrong with the fields of a sample, or None."""
     if list(fields) != names:
         says = f"has the fields {sorted(fields)}, but the first has {sorted(names)}"
         return "other fields", says, ""
@@ -186,7 +267,7 @@ def _check_left(name: str, seen: _Seen, report: DataReport) -> None:
         raise DataError(
             f"{name} has no sample left: all of its {seen.n_looked_at:,} were left out as "
             f"{', '.join(report.counts)}. Correct them."
-        )
+        ) from seen.cause
     if seen.has_ids and not seen.classes:
         raise DataError(
             f"{name} has no label that counts: all are {IGNORED} or another that is ignored. Look "

@@ -9,6 +9,7 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import stat
 import tempfile
 import threading
 from pathlib import Path
@@ -141,8 +142,10 @@ def set_aside(path: Path) -> Path:
 def backup(source: Path, target: Path, timeout_s: float) -> None:
     """Write a consistent and checked copy to any disk, also while the database is in use.
 
-    Raises: TrackingError if it cannot be written, or is not sound; an older copy stays then.
+    Raises: TrackingError if it cannot be written, or is not sound; an older copy stays then, and so
+    does whatever is no regular file.
     """
+    _refuse_other_kinds(target)
     # SQLite cannot write to Drive safely, so it writes a local file, and that is copied.
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "runs.db"
@@ -184,6 +187,19 @@ def _has_our_mark(path: Path) -> bool:
     with path.open("rb") as file:
         header = file.read(72)
     return header.startswith(MAGIC) and header[68:72] == schema.APPLICATION_ID.to_bytes(4, "big")
+
+
+def _refuse_other_kinds(target: Path) -> None:
+    """Raise TrackingError for a folder, a device or a pipe, which a new file would push out."""
+    try:
+        mode = target.stat().st_mode
+    except OSError:  # nothing is there, or writing tells why nothing can be
+        return
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a device, a pipe or a socket"
+        raise TrackingError(
+            f"{target} is {what}, but a backup goes to a file of its own. Give the path of one."
+        )
 
 
 def _replace(source: Path, target: Path) -> None:

@@ -88,6 +88,22 @@ class Lost(Callback):
         raise RuntimeError("this state is lost")
 
 
+class Pausing(Callback):
+    """It asks for a pause at step 6."""
+
+    def on_log(self, run, row):
+        if row["step"] == 6:
+            run.stop.set("enough for today")
+
+
+class PausingLater(Callback):
+    """It pauses a run that goes on, and not one that begins."""
+
+    def on_log(self, run, row):
+        if run.resumed_from:
+            run.stop.set("enough for today")
+
+
 def rows(n, seed):
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(N_TOKENS, (n, 9), generator=generator)
@@ -125,6 +141,14 @@ def clocked(config):
 
 def lost(config):
     return built(config, Small(), Lost())
+
+
+def pausing(config):
+    return built(config, Small(), Pausing())
+
+
+def pausing_later(config):
+    return built(config, Small(), PausingLater())
 
 
 def a_model_alone(config):

@@ -56,6 +56,15 @@ class Started(Callback):
         self.events.append((kind, message))
 
 
+class Raising(list):
+    """Samples of which the sixth cannot be read."""
+
+    def __getitem__(self, i):
+        if i == 5:
+            raise ValueError("no such picture")
+        return super().__getitem__(i)
+
+
 def put(name: str, content: bytes | str | list[str]) -> Callable[[Path], Path]:
     """Write a file into the folder of the test."""
     content = "\n".join(content) + "\n" if isinstance(content, list) else content
@@ -330,6 +339,24 @@ BAD += [
     Bad("ragged within", with_sample(input_ids=[[3], [4, 5]]), ["train_data[5]", "no tensor"], 1),
     Bad("other fields", with_sample(labels=[1]), ["train_data[5] has the fields"], 1),
     Bad("huge int", with_sample(input_ids=[10**30]), ["train_data[5]", "is no tensor"], 1),
+    Bad(
+        "no sample",
+        lambda _: [*IDS[:5], None, *IDS[6:]],
+        ["train_data[5] is of type NoneType", "mapping of fields", "Return one", "other 23"],
+        1,
+    ),
+    Bad(
+        "sample that raises",
+        lambda _: Raising(IDS),
+        ["train_data[5] could not be read (ValueError: no such picture)"],
+        1,
+    ),
+    Bad(
+        "other shape",
+        with_sample(input_ids=torch.ones(2, 8, dtype=torch.int64)),
+        ["train_data[5] has the shape (2, 8) in 'input_ids'", "others have one dimension"],
+        1,
+    ),
 ]
 
 

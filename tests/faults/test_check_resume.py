@@ -69,3 +69,10 @@ def test_a_run_that_cannot_go_on_is_told_with_its_last_words():
 
     assert not found.is_same and len(found.kills) == 1
     assert "NOT RESUMED" in repr(found) and "this state is lost" in repr(found)
+
+
+def test_a_run_that_pauses_itself_once_it_is_resumed_is_told_with_its_step():
+    found = check("pausing_later", kills=1, seed=0)
+
+    assert not found.is_same and len(found.kills) == 1
+    assert "NOT RESUMED" in repr(found) and "The run pauses itself at step" in repr(found)
