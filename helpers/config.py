@@ -60,8 +60,7 @@ class TrainingConfig(BaseModel):
     # data
     source: str = setting(
         "python-stdlib",
-        "Text to learn: python-stdlib, or the path of a .txt, .csv, .jsonl or .parquet file, "
-        "or of a folder of them.",
+        "Text to learn: python-stdlib, or a .txt, .csv, .jsonl or .parquet file, or a folder.",
         "data",
         min_length=1,
     )

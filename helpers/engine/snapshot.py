@@ -112,8 +112,9 @@ def restore_run(run: Run, loop: TrainingLoop) -> list[str]:
 
 def _lost_s(run: Run, snapshot: Snapshot) -> float:
     """Seconds of training after the checkpoint, by the rows that a killed session left."""
-    is_extended = len(run.identity.get(EXTENSIONS, ())) > snapshot.state["run"].get(EXTENSIONS, 0)
-    if run.budget.limit_s is None or is_extended or not run.folder.metrics_file.is_file():
+    if run.budget.limit_s is None or not run.folder.metrics_file.is_file():
+        return 0.0
+    if len(run.identity.get(EXTENSIONS, ())) > snapshot.state["run"].get(EXTENSIONS, 0):
         return 0.0
     known_s = [row.get("elapsed_s", 0.0) for row in read_rows(run.folder.metrics_file)]
     return max(0.0, max(known_s, default=0.0) - snapshot.state.get("elapsed_s", 0.0))
