@@ -181,9 +181,10 @@ class Trainer:
             lock.on_lost = stop.set
             notes, is_pulled = self._pull_back(folder, stop)
             if not (is_pulled or stop):
+                why = "; ".join(note for _, note in notes)
                 raise CheckpointError(
-                    f"The mirror {mirror_dir} could not be read ({notes[-1][1]}), but it may be "
-                    "ahead of what is here. Mend that, or set mirror_dir='' to extend what is here."
+                    f"The mirror {mirror_dir} could not be read as a whole ({why}), but it may be "
+                    "ahead of what is here. Try again, or set mirror_dir='' to extend what is here."
                 )
             if not stop:
                 config = extended_config(self.training_config, folder, schedule, len(train))

@@ -3,12 +3,14 @@
 import contextlib
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from helpers.engine import extend
+from helpers.engine import pull_back as pull_back_module
 from helpers.engine.callbacks import Callback
 from helpers.engine.checkpoint import CheckpointStore
 from helpers.engine.run_folder import RunFolder, read_json
@@ -368,3 +370,18 @@ def test_an_extension_that_cannot_be_written_leaves_the_trainer_as_it_was(make, 
 
     assert trainer.training_config == before
     assert trainer.train(data.train).status == "completed"
+
+
+def test_nothing_is_decided_while_the_mirror_cannot_be_read(make, data, tmp_path, monkeypatch):
+    mirror = {"mirror_dir": str(tmp_path / "drive")}
+    make(**mirror).train(data.train)
+    trainer, before = make(**mirror), make(**mirror).training_config
+    recorded = folder_of(trainer).read_identity()
+    with monkeypatch.context() as patch:
+        patch.setattr(pull_back_module, "STALL_S", 0.0)
+        patch.setattr(pull_back_module, "check_place", lambda place: time.sleep(1.0))
+        with pytest.raises(CheckpointError, match=r"could not be read as a whole .*given up"):
+            trainer.extend(data.train, max_steps=24)
+
+    assert (trainer.training_config, folder_of(trainer).read_identity()) == (before, recorded)
+    assert trainer.extend(data.train, max_steps=24).steps == 24
