@@ -112,6 +112,23 @@ def test_a_promise_has_figures_only_where_all_its_tests_passed(record, code, out
     assert page.count("Failed:") == (outcome == "failed")
 
 
+def test_what_is_run_again_is_marked_and_the_rest_stays(monkeypatch):
+    held = report.result_of(RECORD, 0, "full")
+    first = data_of(**{p.key: held for p in PROMISES}) | {"machine": report.machine()}
+    first["results"] |= {"damage": {"outcome": "failed"}, "kills": {**held, "figures": {"a": 1}}}
+    codes, asked = {"tests/faults/test_damage.py": 0}, []
+    monkeypatch.setattr(report, "run_file", lambda name, *_: asked.append(name) or codes[name])
+    data = report.again(first)
+
+    assert asked == ["tests/faults/test_damage.py"]
+    assert data["results"].keys() == first["results"].keys()
+    assert data["results"]["kills"] == first["results"]["kills"]
+    assert data["results"]["damage"]["again"]
+    assert outcome_in(report.page(data), Promise("", "Checkpoints that are damaged", "")) == (
+        "not run, run again"
+    )
+
+
 def test_nested_figures_are_shown_in_a_line():
     held = report.result_of(RECORD, 0, "full")
 

@@ -1,12 +1,13 @@
 """RELIABILITY.md: every promise with the figures of one run of its tests.
 
     python -m tests.faults.report            run all in full, and write the page
+    python -m tests.faults.report --again    run what did not hold the last time, once more
     python -m tests.faults.report --quick    run all but benchmarks in their quick form; a table
     python -m tests.faults.report --page     write the page again from RELIABILITY.json
 
 Names of promises as further arguments choose among them, and then nothing is written. A promise
 that has no figures of this very run is shown as not run, and one whose tests fail as failed; then
-the command fails too.
+the command fails too. What was run again is marked as that on the page.
 """
 
 from __future__ import annotations
@@ -93,6 +94,16 @@ def machine() -> dict[str, Any]:
     }
 
 
+def again(data: dict[str, Any]) -> dict[str, Any]:
+    """The data of a run, with those promises run once more that did not hold in it."""
+    failed = [p for p in PROMISES if data["results"].get(p.key, {}).get("outcome") != HELD]
+    later = run(failed, data["form"])
+    if later["machine"] != data["machine"]:
+        raise SystemExit("The machine is another one than that of RELIABILITY.json: run all anew.")
+    marked = {key: {**found, "again": later["date"]} for key, found in later["results"].items()}
+    return {**data, "results": {**data["results"], **marked}}
+
+
 def is_whole(data: dict[str, Any], promises: Iterable[Promise] = PROMISES) -> bool:
     """Whether every promise held, but for those that this machine lacks something for."""
     outcomes = {p: data["results"].get(p.key, {"outcome": NOT_RUN})["outcome"] for p in promises}
@@ -133,6 +144,7 @@ def table(data: dict[str, Any]) -> list[str]:
         found = data["results"].get(promise.key, {"outcome": NOT_RUN})
         took = minutes(found["seconds"]) if "seconds" in found else ""
         outcome = found["outcome"] if found["outcome"] != FAILED else "**failed**"
+        outcome += ", run again" if "again" in found else ""
         lines.append(f"| {promise.title} | {outcome} | {took} | [{promise.file}]({promise.file}) |")
     return lines
 
@@ -172,6 +184,7 @@ def minutes(seconds: float) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the quick form; writes nothing")
+    parser.add_argument("--again", action="store_true", help="what did not hold, once more")
     parser.add_argument("--page", action="store_true", help="write the page from its data again")
     parser.add_argument("promises", nargs="*", help="only these; writes nothing")
     options = parser.parse_args()
@@ -184,7 +197,10 @@ def main() -> int:
         return 0
     every = [p for p in PROMISES if not options.quick or p.file not in ALONE]
     chosen = [known[key] for key in options.promises] or every
-    data = run(chosen, "quick" if options.quick else "full")
+    if options.again:
+        data = again(json.loads(DATA.read_text()))
+    else:
+        data = run(chosen, "quick" if options.quick else "full")
     if options.quick or options.promises:
         print("\n".join(["", *table(data)]))
     else:
