@@ -189,6 +189,25 @@ def test_of_two_writers_with_the_same_reading_one_is_refused_or_both_agree(path)
     assert strays(path) == []
 
 
+def test_what_another_writes_right_after_is_not_taken_back(path, monkeypatch):
+    real = os.replace
+
+    def race(source, target):
+        real(source, target)
+        if os.fspath(target) == os.fspath(path):
+            monkeypatch.setattr(os, "replace", real)
+            other = path.with_name("other")
+            other.write_bytes(b"theirs")
+            real(other, path)
+
+    monkeypatch.setattr(os, "replace", race)
+    with pytest.raises(NotebookError, match="changed by another program"):
+        replace_file(path, OLD, NEW)
+
+    assert path.read_bytes() == b"theirs"
+    assert strays(path) == []
+
+
 def test_a_notebook_saved_by_another_program_meanwhile_is_not_overwritten(path):
     path.write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
     first, second = read(path), read(path)

@@ -45,20 +45,34 @@ def _replace(path: Path, old: bytes | None, new: bytes) -> None:
         spare = None if old is None else stack.enter_context(_temporary(path, old, found))
         fresh = stack.enter_context(_temporary(path, new, found))
         if _bytes_of(path) != old:
-            raise _refusal(
-                path,
-                "was changed by another program since it was read",
-                "the content that was read is wanted",
-                "Read it again, and repeat the edit",
-            )
+            raise _changed(path)
+        ours = os.stat(fresh)
         os.replace(fresh, path)
         try:
             _sync_folder(path.parent)
             if _bytes_of(path) != new:
+                if not _is_same_file(path, ours):  # what another wrote after us is its own
+                    raise _changed(path)
                 raise OSError(errno.EIO, "it reads back with other bytes")
         except OSError:
             _take_back(path, spare)
             raise
+
+
+def _changed(path: Path) -> NotebookError:
+    return _refusal(
+        path,
+        "was changed by another program since it was read",
+        "the content that was read is wanted",
+        "Read it again, and repeat the edit",
+    )
+
+
+def _is_same_file(path: Path, found: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), found)
+    except FileNotFoundError:
+        return False
 
 
 def _take_back(path: Path, spare: str | None) -> None:
