@@ -52,7 +52,8 @@ class Crew:
         with self._signals():
             while self.running or (self.jobs and not self.n_stops):
                 while self.jobs and not self.n_stops and len(self.running) < self.n_workers:
-                    self.running.append(_start(self.jobs.pop(0)))
+                    with _stops_held():  # a worker is told of those that come from here on
+                        self.running.append(_start(self.jobs.pop(0)))
                 ready = wait([worker.messages for worker in self.running])
                 for worker in [w for w in self.running if w.messages in ready]:
                     if self._is_over(worker):
@@ -117,17 +118,23 @@ def run_jobs(
             return
 
 
-def _start(job: Job) -> Worker:
-    """Start a worker; an interrupt meanwhile waits until it has a group of its own."""
-    context = multiprocessing.get_context("spawn")
+@contextlib.contextmanager
+def _stops_held() -> Iterator[None]:
+    """Let interrupts wait, also in a worker that is started, until it has a group of its own."""
     resource_tracker.ensure_running()  # when it starts, it lets interrupts through
-    messages, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(job, theirs), name=job.label)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
-        process.start()
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start(job: Job) -> Worker:
+    """Start a worker while interrupts are held."""
+    context = multiprocessing.get_context("spawn")
+    messages, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(job, theirs), name=job.label)
+    process.start()
     theirs.close()
     return Worker(job, process, messages)
 
