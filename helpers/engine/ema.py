@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from helpers.engine.optim import check_same_tensors
+from helpers.engine.optim import copy_same_tensors
 
 
 class WeightAverage:
@@ -90,7 +90,4 @@ class WeightAverage:
 
         Raises: CheckpointError if a tensor is missing, unknown or of another shape.
         """
-        own = self.state_tensors()
-        check_same_tensors("average of weights", own, tensors)
-        for name, average in own.items():
-            average.copy_(tensors[name])
+        copy_same_tensors("average of weights", self.state_tensors(), tensors)

@@ -131,10 +131,7 @@ class Optimizer:
 
         Raises: CheckpointError if a tensor is missing, unknown or of another shape.
         """
-        own = self.state_tensors()
-        check_same_tensors("optimizer", own, tensors)
-        for name, tensor in own.items():
-            tensor.copy_(tensors[name])
+        copy_same_tensors("optimizer", self.state_tensors(), tensors)
 
     def summary(self) -> pd.DataFrame:
         """Rule, weight decay and size of each group."""
@@ -228,6 +225,16 @@ def clip_gradients(gradients: list[Tensor], max_norm: float) -> Tensor:
     if max_norm:
         torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm
+
+
+def copy_same_tensors(what: str, own: dict[str, Tensor], loaded: dict[str, Tensor]) -> None:
+    """Copy what was loaded into our tensors, in place.
+
+    Raises: CheckpointError, with nothing copied, unless both hold the same names and shapes.
+    """
+    check_same_tensors(what, own, loaded)
+    for name, tensor in own.items():
+        tensor.copy_(loaded[name])
 
 
 def check_same_tensors(what: str, own: dict[str, Tensor], loaded: dict[str, Tensor]) -> None:

@@ -14,7 +14,7 @@ from helpers.engine.checkpoint import Snapshot, load_model_tensors, model_tensor
 from helpers.engine.extend import told
 from helpers.engine.identity import EXTENSIONS, as_extended, check_same_run
 from helpers.engine.metrics import read_rows
-from helpers.engine.optim import check_same_tensors
+from helpers.engine.optim import copy_same_tensors
 from helpers.engine.random_state import capture_random_state, restore_random_state
 from helpers.engine.run import Run, RunState
 from helpers.errors import CheckpointError
@@ -167,10 +167,7 @@ def _take_up(run: Run, loop: TrainingLoop, snapshot: Snapshot) -> None:
         loop.guard.load_state_dict(state["guard"])
     if state["micro_batch"] is not None:
         loop.micro_batch.load_state_dict(state["micro_batch"])
-    hidden = _hidden_buffers(run.model)
-    check_same_tensors("buffers", hidden, snapshot.sections["buffers"])
-    for name, buffer in hidden.items():
-        buffer.copy_(snapshot.sections["buffers"][name])
+    copy_same_tensors("buffers", _hidden_buffers(run.model), snapshot.sections["buffers"])
     _restore_callbacks(run, state["callbacks"])
     run.state, run.early_reason = RunState(**state["run"]), state["early_reason"]
     _extend(run, loop)
