@@ -15,7 +15,14 @@ from click.testing import CliRunner
 from helpers.__main__ import main
 from helpers.check_resume import check_resume, ending_on_signals
 from helpers.check_resume.compare import Name, compare, difference, values_of
-from helpers.check_resume.process import ALL_KINDS, FIRST_KINDS, Session, Timeline, draw_moments
+from helpers.check_resume.process import (
+    ALL_KINDS,
+    FIRST_KINDS,
+    Session,
+    Timeline,
+    draw_moments,
+    run_session,
+)
 from helpers.check_resume.report import kills_of
 from helpers.check_resume.settings import CADENCES, PLACES, RUN_NAME, bounded, in_scratch
 from helpers.check_resume.target import build, name_of, text_model
@@ -115,6 +122,23 @@ def test_a_command_that_is_ended_by_a_signal_leaves_no_process_and_no_folder(num
     assert not [
         p for p in Path("/proc").glob("[0-9]*/cmdline") if str(tmp_path).encode() in content(p)
     ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_amid_the_start_of_a_session_loses_no_process(number, tmp_path, monkeypatch):
+    started = []
+
+    class Interrupted(subprocess.Popen):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            started.append(self.pid)
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt), ending_on_signals():
+        run_session(tmp_path / "spec.json", tmp_path / "log")
+
+    assert started and not Path(f"/proc/{started[0]}").exists()
 
 
 @pytest.fixture

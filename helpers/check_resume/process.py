@@ -25,6 +25,7 @@ from helpers.engine.run_folder import RunFolder
 FIRST_KINDS = ("training", "saving", "validating")
 ALL_KINDS = (*FIRST_KINDS, "starting", "ending")
 LEAST_S = 0.002
+ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,7 @@ def ending_on_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
+    before = {n: signal.getsignal(n) for n in ENDINGS if signal.getsignal(n) is not signal.SIG_IGN}
     is_ending = False
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -143,32 +143,62 @@ def ending_on_signals() -> Iterator[None]:
 def run_session(spec: Path, log: Path, moment: Moment | None = None) -> Session:
     """Train in a process of its own, which is killed at the moment given; return what was seen."""
     reading, writing = os.pipe()
-    command = [sys.executable, "-P", "-m", "helpers.check_resume.session", str(spec), str(writing)]
-    # What can be imported here can be there.
-    paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)
-    with log.open("ab") as output:
-        session = Session(time.monotonic(), log)
-        process = subprocess.Popen(
-            command,
-            env={**os.environ, "PYTHONPATH": paths},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            pass_fds=[writing],
-            start_new_session=True,
-        )
-    os.close(writing)
+    session, process = Session(time.monotonic(), log), None
     try:
+        with _interrupts_held():
+            process = _start(spec, log, writing)
         _follow(session, reading, moment)
     finally:
         # Also where we are interrupted ourselves; the group has the workers of the process too.
-        if not session.is_done or session.is_killed:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        if process is not None:
+            if not session.is_done or session.is_killed:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         os.close(reading)
     session.ended = time.monotonic()
     return session
+
+
+def _start(spec: Path, log: Path, writing: int) -> subprocess.Popen:
+    """Start the process of a session, which alone holds the writing end from here on."""
+    command = [sys.executable, "-P", "-m", "helpers.check_resume.session", str(spec), str(writing)]
+    # What can be imported here can be there.
+    paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)
+    try:
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                command,
+                env={**os.environ, "PYTHONPATH": paths},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=[writing],
+                start_new_session=True,
+            )
+    finally:
+        os.close(writing)
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let signals wait until the block is over; amid its start they would lose a process.
+
+    By handlers: a mask would pass to the process, and would not bind our other threads.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDINGS)}
+    before = {number: handler for number, handler in handlers.items() if callable(handler)}
+    with contextlib.ExitStack() as restoring:
+        for number, handler in before.items():
+            restoring.callback(signal.signal, number, handler)
+            signal.signal(number, lambda number, frame: held.append(number))
+        yield
+    if held:
+        before[held[0]](held[0], None)
 
 
 def _follow(session: Session, reading: int, moment: Moment | None) -> None:
