@@ -10,45 +10,60 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-MAPPED = ("training.ipynb", "helpers", "tools", "benchmarks")
 NOTES = {
     "training.ipynb": "Train one model, step by step.",
     "helpers/README.md": "The guide to the engine.",
     "tools/README.md": "The guide to the tools.",
+    "RELIABILITY.md": "What is promised of a run, and what the last test of it found.",
+    "tests": "Tests of all of this; tests/faults/ has those that kill, fill and damage.",
+}
+MAP = re.compile(r"checked by tests/test_docs.py -->\n```\n(.*?)\n```", re.DOTALL)
+
+
+def overview() -> dict[str, str]:
+    """What a reader of the README finds: the top, and each folder of code by its idea."""
+    found = {name: note for name, note in NOTES.items() if name != "tests"}
+    for top in ("helpers", "tools"):
+        for package in [ROOT / top, *sorted(p for p in (ROOT / top).iterdir() if p.is_dir())]:
+            if (package / "__init__.py").is_file():
+                found[f"{package.relative_to(ROOT).as_posix()}/"] = idea(package / "__init__.py")
+    found["tests/"] = NOTES["tests"]
+    found["benchmarks/"] = idea(ROOT / "benchmarks/__init__.py")
+    return found
+
+
+def files_of(top: str) -> dict[str, str]:
+    """The modules below a folder by their ideas, folders before their parts."""
+    paths = sorted(p for p in (ROOT / top).rglob("*.py") if "__pycache__" not in p.parts)
+    return {p.relative_to(ROOT / top).as_posix(): idea(p) for p in paths}
+
+
+def idea(path: Path) -> str:
+    """The idea of a module, as its first docstring line says it."""
+    return ast.get_docstring(ast.parse(path.read_text())).splitlines()[0]
+
+
+MAPS = {
+    "README.md": overview,
+    "helpers/README.md": lambda: files_of("helpers"),
+    "tools/README.md": lambda: files_of("tools"),
 }
 
 
-def tracked_files() -> list[str]:
-    """Files of the tree that the map describes, folders before their parts."""
-    files = [
-        p.relative_to(ROOT).as_posix()
-        for name in MAPPED
-        for p in ([ROOT / name] if (ROOT / name).is_file() else sorted((ROOT / name).rglob("*")))
-        if p.is_file() and p.suffix in {".py", ".ipynb", ".md"} and "results" not in p.parts
-    ]
-    return [name for name in files if "__pycache__" not in name]
-
-
-def first_line(name: str) -> str:
-    """The idea of a file, as its first docstring line says it."""
-    if name in NOTES:
-        return NOTES[name]
-    return ast.get_docstring(ast.parse((ROOT / name).read_text())).splitlines()[0]
-
-
-def expected_map() -> str:
-    width = max(map(len, tracked_files()))
-    return "\n".join(f"{name:<{width}}  {first_line(name)}" for name in tracked_files())
+def as_map(found: dict[str, str]) -> str:
+    width = max(map(len, found))
+    return "\n".join(f"{name:<{width}}  {note}" for name, note in found.items())
 
 
 def python_blocks(path: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
 
 
-def test_map_of_the_readme_is_the_tree():
-    shown = re.search(r"checked by tests/test_docs.py -->\n```\n(.*?)\n```", readme(), re.DOTALL)
+@pytest.mark.parametrize("name", MAPS)
+def test_maps_are_the_tree(name):
+    shown = MAP.search((ROOT / name).read_text())
 
-    assert shown and shown.group(1) == expected_map()
+    assert shown and shown.group(1) == as_map(MAPS[name]())
 
 
 def readme() -> str:
@@ -113,4 +128,7 @@ def lines(name: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    print(expected_map())
+    for name, found in MAPS.items():
+        text = (ROOT / name).read_text()
+        shown = MAP.search(text)
+        (ROOT / name).write_text(text[: shown.start(1)] + as_map(found()) + text[shown.end(1) :])
