@@ -270,6 +270,7 @@ class Trainer:
             if loop.average is not None:
                 loop.average.copy_to_model()
             if status != "paused":
+                run.control.done("FINISH")  # the end is on disk, so that no kill forgets it
                 self._write_model(result)
         except DivergedError:
             raise

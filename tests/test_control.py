@@ -338,6 +338,17 @@ def test_the_first_finish_decides_and_the_steps_stay_the_limit(make, data, at, s
     assert (result.status, result.steps, trainer.callbacks[0].left) == ("completed", steps, set())
 
 
+def test_a_run_that_ended_leaves_no_finish_behind(make, data):
+    def finish_unseen(run):
+        act(run, "FINISH")
+        run.control.look_every_s = run.control._next_look = float("inf")
+
+    result = make({20: finish_unseen}).train(data.train)
+
+    assert result.status == "completed"
+    assert "FINISH" not in os.listdir(result.run_dir)
+
+
 @pytest.mark.parametrize(
     "changes",
     [

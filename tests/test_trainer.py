@@ -1030,6 +1030,11 @@ def test_data_that_cannot_be_trained_on_is_refused_with_a_sentence(make_trainer,
     [
         pytest.param(lambda m: m.half(), "fp32 is wanted", id="half-weights"),
         pytest.param(lambda m: setattr(m, "embedding", SPARSE), "sparse", id="sparse-gradients"),
+        pytest.param(
+            lambda m: setattr(m, "counter", Counter()),
+            "counter._extra_state in the model's state_dict is of type dict",
+            id="state-that-is-no-tensor",
+        ),
     ],
 )
 def test_weights_that_cannot_be_trained_are_refused(make_trainer, tiny_model, data, change, words):
@@ -1038,6 +1043,11 @@ def test_weights_that_cannot_be_trained_are_refused(make_trainer, tiny_model, da
 
     with pytest.raises(TaskError, match=words):
         make_trainer(model=model).train(data.train)
+
+
+class Counter(nn.Module):
+    def get_extra_state(self):
+        return {"count": 0}
 
 
 SPARSE = nn.Embedding(257, 16, sparse=True)

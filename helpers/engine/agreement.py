@@ -29,6 +29,13 @@ def check_model(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if getattr(module, "sparse", False) and isinstance(module, nn.Embedding):
             raise TaskError(f"{name} has sparse gradients. Build it with sparse=False.")
+    for name, value in model.state_dict().items():
+        if not isinstance(value, torch.Tensor):
+            raise TaskError(
+                f"{name} in the model's state_dict is of type {type(value).__name__}, but tensors "
+                "are wanted, which a checkpoint keeps bit for bit. Let get_extra_state return a "
+                "tensor, or keep the value in a buffer."
+            )
 
 
 def check_agreement(config: TrainingConfig, model_config: Any, train: Samples) -> list[str]:
