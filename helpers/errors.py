@@ -56,11 +56,14 @@ class TrackingError(HelpersError, OSError):
 
 
 class DatabaseUnavailableError(TrackingError):
-    """The database of runs cannot be used for now; `cause` says in a word why."""
+    """The database of runs cannot be used for now.
 
-    def __init__(self, message: str, cause: str) -> None:
+    `cause` says in a word why, and `state` is the message without what it means for the call.
+    """
+
+    def __init__(self, message: str, cause: str, state: str = "") -> None:
         super().__init__(message)
-        self.cause = cause
+        self.cause, self.state = cause, state or message
 
 
 class DivergedError(HelpersError, ArithmeticError):

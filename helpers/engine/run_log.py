@@ -28,6 +28,7 @@ class RunLog(Callback):
     def __init__(self, db: ExperimentDB) -> None:
         self.db = db
         self._told: set[str] = set()
+        self._is_wait_told = False
         self._n_rewinds = 0
         self._writer: RunWriter | None = None
 
@@ -90,9 +91,8 @@ class RunLog(Callback):
         self._add(run, self._entries.finish, status, results)
         is_done = self._writer.flush(END_WAIT_S)
         self._tell(run)
-        if not (is_done or self._told):
-            self._tell_once(run, f"the database has not answered for {END_WAIT_S:.0f} s; rows wait "
-                            "in the folder of the run and are merged later")  # fmt: skip
+        if not (is_done or self._is_wait_told):
+            self._tell_wait(run, f"the database has not answered for {END_WAIT_S:.0f} s")
         self._writer.close(END_WAIT_S if is_done else 0.0)
 
     def close(self) -> None:
@@ -119,11 +119,16 @@ class RunLog(Callback):
             self._tell_once(run, self.db.notes.pop(0))
         trouble = self._writer.take_trouble()
         if trouble:
-            self._tell_once(
-                run,
-                f"{trouble.rstrip('.')}. The run goes on; rows wait in {run.folder.path} where "
-                "they can be written, and are merged later.",
-            )
+            self._tell_wait(run, trouble.rstrip("."))
+
+    def _tell_wait(self, run: Run, why: str) -> None:
+        """Tell that rows wait for the database, and why."""
+        self._is_wait_told = True
+        self._tell_once(
+            run,
+            f"{why}. The run goes on; rows wait in {run.folder.path} where they can be written, "
+            "and are merged later.",
+        )
 
     def _tell_once(self, run: Run, message: str) -> None:
         if message not in self._told:

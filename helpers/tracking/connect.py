@@ -143,8 +143,11 @@ def explain(error: SQLAlchemyError | sqlite3.Error, name: str) -> TrackingError:
     )
     if not cause and isinstance(error, DBAPIError) and not is_row:
         cause = "unusable"
-    message = f"{name} cannot be used ({original}), and nothing of this call was kept. {cure}"
-    return DatabaseUnavailableError(message, cause) if cause else TrackingError(message)
+    what = f"{name} cannot be used ({original})"
+    message = f"{what}, and nothing of this call was kept. {cure}"
+    if not cause:
+        return TrackingError(message)
+    return DatabaseUnavailableError(message, cause, f"{what}. {cure}")
 
 
 def cause_of(error: BaseException) -> tuple[str, str]:

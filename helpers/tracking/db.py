@@ -79,7 +79,7 @@ class ExperimentDB:
         try:
             self._open()
         except DatabaseUnavailableError as error:  # each call tries again
-            self.notes.append(str(error))
+            self.notes.append(error.state)
 
     def start_run(
         self,

@@ -85,7 +85,8 @@ class RunWriter:
             try:
                 self._write()
             except (TrackingError, OSError) as error:
-                self._note(str(error))
+                # Nothing is lost with the call: the spool has it all.
+                self._note(getattr(error, "state", str(error)))
                 self._failed()
                 continue
             with self._changed:

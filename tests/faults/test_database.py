@@ -238,6 +238,20 @@ def test_training_goes_on_while_the_database_is_locked(make_trainer, data, path)
     assert spool.waiting(folder) == []
 
 
+def test_rows_for_a_database_that_is_locked_from_the_start_are_said_to_wait(
+    make_trainer, data, path
+):
+    told, seen = Told(), []
+    told.on_event = lambda run, kind, message: seen.append(message)
+    with ExperimentDB(path):
+        pass
+    with held(path), ExperimentDB(path, busy_timeout_s=0.05) as database:
+        make_trainer(run_name="r", db=database, callbacks=[told]).train(data.train)
+
+    assert "locked" in seen[0] and "are merged later" in seen[-1]
+    assert not any("nothing of this call" in message for message in seen)
+
+
 def test_the_next_session_writes_what_an_earlier_one_could_not(make_trainer, data, path):
     path = path.parent / "runs" / path.name
     settings = {"run_name": "r", "resume": "auto"}
