@@ -881,6 +881,8 @@ def _faults_of_texts(known: Mapping[str, Any]) -> Iterator[str]:
         text = known.get(name, "")
         if "\0" in text or text.encode("utf-8", "replace").decode("utf-8") != text:
             yield f"{name} is {text!r}, which holds a character that no text has. Remove it."
+        elif text != text.strip() and name not in ("source", "sample_prompt"):
+            yield f"{name} is {text!r}, which begins or ends with a blank. Remove it."
         elif name in ("cache_dir", "output_dir", "mirror_dir"):
             try:
                 parts = Path(text).expanduser().parts

@@ -14,7 +14,7 @@ from torch import nn
 
 from helpers.config import TrainingConfig
 from helpers.data.packing import Samples
-from helpers.engine.agreement import check_agreement, check_model
+from helpers.engine.agreement import check_agreement, check_model, own_generators
 from helpers.engine.budget import Budget
 from helpers.engine.build import build_loop, settle_device
 from helpers.engine.callbacks import Callback, EarlyStopping, TextSamples
@@ -111,7 +111,7 @@ class Trainer:
         settings contradict what model and data were built with;
         CheckpointError if the run exists with other settings; DivergedError if the loss does.
         """
-        with frames_cleared():
+        with _training():
             return self._train(train_data, val_data)
 
     def extend(
@@ -127,7 +127,7 @@ class Trainer:
         Raises: as `train`; ConfigError for a setting of no schedule; CheckpointError if there is no
         such run, if it has gone further already, or if other settings differ.
         """
-        with frames_cleared():
+        with _training():
             return self._train(train_data, val_data, (run_id, schedule))
 
     def _train(
@@ -242,6 +242,13 @@ class Trainer:
         _TRAINED[self.model] = run.run_id
         if run.extension:
             run.tell("extended", run.extension)
+        if generators := own_generators(self.model):
+            run.tell(
+                "not exact",
+                f"the model draws from random generators of its own ({', '.join(generators)}), "
+                "whose states no checkpoint has; use those of torch, NumPy or Python, or a resumed "
+                "run differs from an unbroken one",
+            )
         if unread:
             run.tell("not read", f"neither model nor data reads {', '.join(unread)}")
 
@@ -414,6 +421,13 @@ class Trainer:
 
         with ExperimentDB(url) as db:
             yield db
+
+
+@contextlib.contextmanager
+def _training() -> Iterator[None]:
+    """A block in which gradients are kept, whatever the caller has switched off around it."""
+    with frames_cleared(), torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def _check_begun(path: Path) -> None:

@@ -645,6 +645,33 @@ def test_a_slow_data_set_is_looked_at_in_part_and_told(monkeypatch):
     assert report.notes["not all looked at"].count == 5
 
 
+def test_samples_that_were_not_looked_at_take_no_memory_and_are_kept(monkeypatch):
+    class Endless:
+        def __len__(self):
+            return 10**12
+
+        def __getitem__(self, i):
+            return {"input_ids": torch.tensor([1, 2] if i else [1.5, float("nan")])}
+
+    monkeypatch.setattr("helpers.data.labels.LIMIT_S", 0.2)
+    kept, _, _ = check_samples(as_samples(Endless(), "train_data"), None, Limits(), "skip")
+
+    assert len(kept) == 10**12 - 1
+    assert kept.gather(np.array([len(kept) - 1]))["input_ids"].tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("sample", "words"),
+    [
+        pytest.param({}, "no field 'input_ids'", id="without fields"),
+        pytest.param({"input_ids": torch.tensor(3)}, "a sequence is wanted", id="one number"),
+    ],
+)
+def test_samples_without_a_sequence_are_refused(sample, words):
+    with pytest.raises(DataError, match=words):
+        check_samples(as_samples([sample] * 4, "train_data"), None, Limits())
+
+
 def test_floats_as_inputs_are_no_fault_but_nan_is():
     samples = [{"input_ids": torch.rand(3), "labels": torch.tensor([1])} for _ in range(3)]
     looked_at(samples)

@@ -10,6 +10,7 @@ import torch
 from helpers.engine.callbacks import Callback
 from helpers.engine.control import COMMANDS, ControlFiles
 from helpers.engine.run_folder import RunFolder
+from helpers.engine.stop import stop_on_signals
 
 PEAK = 0.01
 RUN = {"run_name": "r", "max_steps": 24, "dropout": 0.1, "save_every": 50, "save_minutes": 0.0}
@@ -469,3 +470,13 @@ def test_a_run_folder_that_is_moved_away_ends_no_run(make, data):
         run.folder.path.rename(run.folder.path.with_name("elsewhere"))
 
     assert make({7: move}).train(data.train).status == "completed"
+
+
+def test_the_first_interrupt_after_a_stop_by_file_does_not_break_the_step_off():
+    with stop_on_signals() as stop:
+        stop.set("stopped by the file STOP")
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+    assert stop.reason == "stopped by the file STOP"

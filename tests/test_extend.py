@@ -71,6 +71,14 @@ def test_an_extended_run_equals_one_that_never_was_shorter(make, make_trainer, d
     assert result.final_metrics == expected.final_metrics
 
 
+def test_a_shorter_run_keeps_as_much_of_its_warm_up_as_there_is_room_for(make, data):
+    settings = {"max_steps": 40, "warmup_fraction": 0.4, "decay_fraction": 0.6}
+    make(**settings, callbacks=[Stop(2)]).train(data.train)
+    result = make(**settings).extend(data.train, max_steps=24)
+
+    assert (result.status, result.steps) == ("completed", 24)
+
+
 def test_what_came_after_is_set_aside_and_nothing_is_lost(make, data):
     trainer = make()
     short = trainer.train(data.train, data.val)

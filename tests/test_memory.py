@@ -607,3 +607,17 @@ def test_samples_without_whole_numbers_are_left_alone(make_trainer):
     result = make_trainer(model=Numbers(), run_name="r").train(MapSamples(rows))
 
     assert result.status == "completed"
+
+
+def test_a_norm_that_is_used_later_is_put_back_from_its_first_step_on():
+    norm = torch.nn.BatchNorm1d(2)
+    start = StepStart(norm, torch.device("cpu"))
+    one, fine = torch.ones(()), torch.zeros(())
+    start.keep()
+    start.put_back_buffers_where(fine)
+    for held, value, wanted in ((fine, 1.0, True), (one, float("nan"), True)):
+        start.keep()
+        norm(torch.full((4, 2), value))
+        start.put_back_buffers_where(held)
+
+        assert bool(norm.running_mean.isfinite().all()) == wanted

@@ -18,6 +18,7 @@ import torch
 from sqlalchemy import event
 from torch import nn
 
+from helpers.config import TrainingConfig
 from helpers.engine.callbacks import Callback, EarlyStopping
 from helpers.engine.metrics import read_rows
 from helpers.engine.run import Run
@@ -1035,6 +1036,33 @@ def test_data_that_cannot_be_trained_on_is_refused_with_a_sentence(make_trainer,
             "counter._extra_state in the model's state_dict is of type dict",
             id="state-that-is-no-tensor",
         ),
+        pytest.param(
+            lambda m: m.register_buffer("shared", torch.zeros(1).expand(4)),
+            "shared in the model's state_dict was expanded",
+            id="buffer-without-memory-of-its-own",
+        ),
+        pytest.param(
+            lambda m: setattr(m, "state_dict", lambda: {"other": torch.ones(1)}),
+            "cannot load its own state_dict",
+            id="state-under-other-names",
+        ),
+        pytest.param(
+            lambda m: m.register_forward_pre_hook(
+                lambda m, given: m.register_buffer("late", torch.ones(1))
+            ),
+            r"changed which names the model's state_dict has: \['late'\]",
+            id="buffer-made-in-the-first-step",
+        ),
+        pytest.param(
+            lambda m: (
+                m.register_buffer("seen", torch.zeros(1)),
+                m.register_forward_pre_hook(
+                    lambda m, given: setattr(m, "seen", torch.cat([m.seen, torch.ones(1)]))
+                ),
+            ),
+            "changed the buffer seen",
+            id="buffer-that-grows",
+        ),
     ],
 )
 def test_weights_that_cannot_be_trained_are_refused(make_trainer, tiny_model, data, change, words):
@@ -1051,3 +1079,37 @@ class Counter(nn.Module):
 
 
 SPARSE = nn.Embedding(257, 16, sparse=True)
+
+
+def test_a_generator_of_the_model_is_told_as_what_no_checkpoint_holds(
+    make_trainer, tiny_model, data
+):
+    model = tiny_model()
+    model.dice = torch.Generator()
+
+    result = make_trainer(model=model).train(data.train)
+
+    assert ["dice" in words for _, kind, words in result.events if kind == "not exact"] == [True]
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_training_keeps_gradients_whatever_is_switched_off_around_it(make_trainer, data, mode):
+    trainer = make_trainer()
+    with mode():
+        result = trainer.train(data.train)
+
+    assert result.status == "completed"
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.int16], ids=str)
+def test_ids_of_any_whole_type_train_alike(dtype, tmp_path):
+    def weights(kind):
+        rows = [np.arange(i, i + 8 - i % 2).astype(kind) % 10 for i in range(16)]
+        model = nn.Sequential(nn.Embedding(10, 10, _weight=torch.eye(10)), nn.Dropout(0.1))
+        output_dir = str(tmp_path / np.dtype(kind).name)
+        config = TrainingConfig(max_steps=4, batch_size=4, output_dir=output_dir)
+        data = [{"input_ids": row, "labels": np.roll(row, -1)} for row in rows]
+        Trainer(model, training_config=config.replace(panel="off")).train(data)
+        return model[0].weight
+
+    assert torch.equal(weights(dtype), weights(np.int64))

@@ -69,7 +69,7 @@ def collate(items: Sequence[Any], *, inputs: str = "input_ids", labels: str = "l
             )
     fields, padded = {}, False
     for name in names:
-        column = [torch.as_tensor(sample[name]) for sample in samples]
+        column = [as_field(sample[name], is_id=name in (inputs, labels)) for sample in samples]
         if len({t.shape for t in column}) == 1:
             fields[name] = torch.stack(column)
         elif all(t.dim() == 1 for t in column):
@@ -88,6 +88,16 @@ def collate(items: Sequence[Any], *, inputs: str = "input_ids", labels: str = "l
         width = fields[inputs].shape[1]
         fields["attention_mask"] = (torch.arange(width) < lengths[:, None]).long()
     return Batch(fields, len(samples))
+
+
+def as_field(value: Any, *, is_id: bool) -> Tensor:
+    """A field of a sample as a tensor; ids of any whole type as int64, as models and losses want.
+
+    Shapes: ids have one dimension or none; what has more, as an image of bytes, stays as it is.
+    """
+    tensor = torch.as_tensor(value)
+    is_whole = not (tensor.is_floating_point() or tensor.is_complex())
+    return tensor.long() if is_id and is_whole and tensor.dim() <= 1 else tensor
 
 
 def as_mapping(item: Any, inputs: str, labels: str) -> Mapping[str, Any]:

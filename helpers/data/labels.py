@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import Subset
 
 from helpers.data.check import DataReport, Fault, excerpt_of
+from helpers.data.collate import as_field
 from helpers.data.draws import random_states_kept
 from helpers.data.packing import MapSamples, Samples
 from helpers.errors import DataError
@@ -45,16 +46,38 @@ class Limits:
 class _Seen:
     """What a look at one data set leaves: its sound samples, its classes, and a digest of each.
 
-    All can be in one batch; `cause` is the first error that the data set itself raised.
+    Those that there was no time for are `unseen`, and trained on. All can be in one batch; `cause`
+    is the first error that the data set itself raised.
     """
 
     sound: list[int] = field(default_factory=list)
+    unseen: range = range(0)
     digests: dict[bytes, str] = field(default_factory=dict)
     classes: set[int] = field(default_factory=set)
     n_looked_at: int = 0
     has_ids: bool = False
     shapes: Shapes = ()
     cause: Exception | None = None
+
+    @property
+    def n_left(self) -> int:
+        """Samples that are trained on."""
+        return len(self.sound) + len(self.unseen)
+
+
+@dataclass
+class _Left(Sequence[int]):
+    """The numbers of the samples that are left; those not looked at take no memory."""
+
+    sound: list[int]
+    unseen: range
+
+    def __len__(self) -> int:
+        return len(self.sound) + len(self.unseen)
+
+    def __getitem__(self, i: int) -> int:
+        n = len(self.sound)
+        return self.sound[i] if i < n else self.unseen[i - n]
 
 
 def check_samples(
@@ -77,7 +100,7 @@ def check_samples(
         _check_left(name, found, report)
     if len(seen) == 2:
         _compare(seen["train_data"], seen["val_data"], report)
-    report.n_documents = sum(len(found.sound) for found in seen.values())
+    report.n_documents = sum(found.n_left for found in seen.values())
     chosen = [
         _chosen(samples, seen.get(name), bad_rows)
         for name, samples in (("train_data", train), ("val_data", val))
@@ -110,7 +133,7 @@ def _look(samples: MapSamples, name: str, limits: Limits, report: DataReport) ->
         _add_classes(seen, fields, limits)
         _note_copy(seen, fields, f"{name}[{i}]", report)
     seen = _largest(groups, name, report)
-    seen.sound += unseen
+    seen.unseen = unseen
     seen.n_looked_at, seen.cause = len(samples) - len(unseen), cause
     return seen
 
@@ -185,13 +208,18 @@ def _flaw(fields: Mapping[str, Any], names: list[str], limits: Limits) -> Flaw |
     if list(fields) != names:
         says = f"has the fields {sorted(fields)}, but the first has {sorted(names)}"
         return "other fields", says, ""
+    if limits.inputs not in fields:
+        return "other fields", f"has no field {limits.inputs!r}, which the task reads", ""
     for name, value in fields.items():
         kind = "wrong label" if name == limits.labels else "wrong input"
         try:
-            array = torch.atleast_1d(torch.as_tensor(value).detach().cpu())
+            given = as_field(value, is_id=name in (limits.inputs, limits.labels)).detach().cpu()
         except (TypeError, ValueError, RuntimeError) as error:
             what = str(error).partition("\n")[0][:120]
             return kind, f"has a field {name!r} that is no tensor: {what}", excerpt_of(value)
+        if name == limits.inputs and not given.dim():
+            return kind, f"has one number as {name!r}, but a sequence is wanted", ""
+        array = torch.atleast_1d(given)
         if not array.numel():
             return kind, f"has a field {name!r} without a value", ""
         if name == limits.labels:
@@ -242,7 +270,7 @@ def _first(wrong: torch.Tensor) -> tuple[int, ...]:
 
 def _add_classes(seen: _Seen, fields: Mapping[str, Any], limits: Limits) -> None:
     labels = fields.get(limits.labels, fields.get(limits.inputs))
-    labels = None if labels is None else torch.as_tensor(labels)
+    labels = None if labels is None else as_field(labels, is_id=True)
     if labels is None or labels.is_floating_point() or labels.is_complex():
         return
     seen.has_ids = True
@@ -263,7 +291,7 @@ def _note_copy(seen: _Seen, fields: Mapping[str, Any], place: str, report: DataR
 
 
 def _check_left(name: str, seen: _Seen, report: DataReport) -> None:
-    if not seen.sound:
+    if not seen.n_left:
         raise DataError(
             f"{name} has no sample left: all of its {seen.n_looked_at:,} were left out as "
             f"{', '.join(report.counts)}. Correct them."
@@ -291,7 +319,7 @@ def _chosen(samples: Samples | None, seen: _Seen | None, bad_rows: str) -> Sampl
     """The samples that are sound, under the numbers that are left."""
     if seen is None or samples is None:
         return samples
-    if len(seen.sound) < len(samples):
-        samples = samples.of(Subset(samples.dataset, seen.sound))
+    if seen.n_left < len(samples):
+        samples = samples.of(Subset(samples.dataset, _Left(seen.sound, seen.unseen)))
     samples.settings = {"bad_rows": bad_rows}
     return samples

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Collection
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -11,6 +14,8 @@ from helpers.config import TrainingConfig
 from helpers.data.packing import Samples
 from helpers.engine.identity import plain_config
 from helpers.errors import ConfigError, TaskError
+
+GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 
 def check_model(model: nn.Module) -> None:
@@ -36,6 +41,44 @@ def check_model(model: nn.Module) -> None:
                 "are wanted, which a checkpoint keeps bit for bit. Let get_extra_state return a "
                 "tensor, or keep the value in a buffer."
             )
+        if any(n > 1 and not step for n, step in zip(value.shape, value.stride(), strict=True)):
+            raise TaskError(
+                f"{name} in the model's state_dict was expanded, so that many of its elements are "
+                "one, and none can be put back. Give it memory of its own with .clone()."
+            )
+    try:
+        # As a checkpoint would be: what cannot be taken up is told before anything is saved.
+        model.load_state_dict(model.state_dict(), strict=True)
+    except RuntimeError as error:
+        what = " ".join(str(error).split())[:300]
+        raise TaskError(
+            f"The model cannot load its own state_dict ({what}), but a run that is continued has "
+            "to. Let load_state_dict take what state_dict returns."
+        ) from error
+
+
+def check_names(model: nn.Module, before: Collection[str]) -> None:
+    """Compare the names of a model's state after a first step with those before it.
+
+    Raises: TaskError if they differ, as a model that is built anew could not take them up.
+    """
+    changed = sorted(set(before) ^ model.state_dict().keys())
+    if changed:
+        raise TaskError(
+            f"The first step changed which names the model's state_dict has: {changed[:5]}. A run "
+            "that is continued builds the model anew and needs the same ones. Make them in "
+            "__init__, or run the model once on a batch before."
+        )
+
+
+def own_generators(model: nn.Module) -> list[str]:
+    """Random generators that a model holds itself, whose states no checkpoint has."""
+    return [
+        f"{name}.{attribute}".lstrip(".")
+        for name, module in model.named_modules()
+        for attribute, value in vars(module).items()
+        if isinstance(value, GENERATORS)
+    ]
 
 
 def check_agreement(config: TrainingConfig, model_config: Any, train: Samples) -> list[str]:

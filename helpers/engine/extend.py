@@ -226,10 +226,10 @@ def _kept_warmup(before: TrainingConfig, after: TrainingConfig, n_samples: int) 
         return after.warmup_fraction
     if UNLIMITED not in (total, longer):
         warmup = SchedulerFactory.create(before, total).warmup_updates
-        return min(0.5, max(0.0, warmup - 0.5) / longer)
+        return min(0.5, 1 - after.decay_fraction, max(0.0, warmup - 0.5) / longer)
     if total == longer and before.budget and after.budget:
         ratio = seconds(before.budget) / seconds(after.budget)
-        return min(0.5, before.warmup_fraction * ratio)
+        return min(0.5, 1 - after.decay_fraction, before.warmup_fraction * ratio)
     return 0.0
 
 

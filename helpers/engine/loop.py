@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from helpers.data.collate import Batch
 from helpers.data.order import SampleOrder
 from helpers.data.packing import Samples
 from helpers.data.prefetch import Prefetch
+from helpers.engine.agreement import check_names
 from helpers.engine.budget import begin as begin_time
 from helpers.engine.control import obey
 from helpers.engine.device import DevicePlan
@@ -69,6 +70,7 @@ class TrainingLoop:
         self._train: Samples | None = None
         self._order: SampleOrder | None = None
         self._reader: Prefetch | None = None
+        self._names: Collection[str] = ()
 
     def run(
         self, run: Run, train: Samples, val: Samples | None, save: Callable[[Run], None]
@@ -79,10 +81,12 @@ class TrainingLoop:
         each of them the guard looks, and may take the run back to an earlier step.
 
         Raises: DivergedError if a loss or gradient is not finite and the settings say stop;
-        DataError if an id has no row in the model; MemoryLimitError if one sample does not fit.
+        DataError if an id has no row in the model; MemoryLimitError if one sample does not fit;
+        TaskError if the first step changes which state the model has.
         """
         with Prefetch(train, run.config.num_workers) as self._reader:
             self._begin(run, train, val)
+            self._names = self.model.state_dict().keys()
             return self._go_on(run, val, lambda: self._save(run, save))
 
     def _go_on(self, run: Run, val: Samples | None, save: Callable[[], None]) -> str:
@@ -184,6 +188,9 @@ class TrainingLoop:
         except RuntimeError as error:
             explain_device_assert(error, run.state.step)
             raise
+        if self._names:
+            check_names(self.model, self._names)
+            self._names = ()
         return True
 
     def step(self, batch: Batch, run: Run) -> None:

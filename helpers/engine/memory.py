@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from helpers.engine.durable import write_json
 from helpers.engine.run_folder import read_json, shown
-from helpers.errors import MemoryLimitError
+from helpers.errors import MemoryLimitError, TaskError
 
 if TYPE_CHECKING:
     from helpers.data.collate import Batch
@@ -80,9 +80,10 @@ def free_memory() -> None:
 class StepStart:
     """What a forward pass changes beside gradients: random states and moving buffers.
 
-    Buffers that never change, as tables of angles, are found out in the first step and copied no
-    more. So is a model that does not draw from Python or NumPy, whose states take longer to copy
-    (4 % of a step of 2 ms; torch 2.13, 2 cores, 2026-11).
+    Modules whose buffers never change, as tables of angles, are found out in the first step, and
+    copied no more until one of their buffers counts a write; batch norm, which counts none for its
+    statistics, always is. Nor are the states of Python and NumPy for a model that does not draw
+    from them, which take longer to copy (4 % of a step of 2 ms; torch 2.13, 2 cores, 2026-11).
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
@@ -123,18 +124,36 @@ class StepStart:
             self._find_out()
         buffers, moving = self._buffers(), self._moving
         for i in moving & self._kept.keys():
+            self._check_shape(i, buffers[i])
             buffers[i].copy_(torch.where(held > 0, self._kept[i], buffers[i]))
-        self._moving = moving | self._written()
+        self._moving = moving | self._with_neighbours(self._written())
 
     def _find_out(self) -> None:
         """See in the first step what moves at all."""
         self._is_new, buffers = False, self._buffers()
         # Batch norm writes without counting it as a version, so the values are compared.
-        moving = (i for i, kept in self._kept.items() if not torch.equal(kept, buffers[i]))
-        self._moving = set(moving)
+        moving = {i for i, kept in self._kept.items() if not torch.equal(kept, buffers[i])}
+        norms = {i for i, (_, name) in enumerate(self._owners) if name.startswith("running_")}
+        self._moving = self._with_neighbours(moving | norms)
         (python, numpy), (python_now, numpy_now) = self._host, _host_states()
         is_same = np.array_equal(numpy[1], numpy_now[1]) and numpy[2:] == numpy_now[2:]
         self._draws_on_host = python != python_now or not is_same
+
+    def _with_neighbours(self, indexes: set[int]) -> set[int]:
+        """Some buffers, and all others of their modules."""
+        modules = {self._owners[i][0] for i in indexes}
+        return {i for i, (module, _) in enumerate(self._owners) if module in modules}
+
+    def _check_shape(self, i: int, now: Tensor | None) -> None:
+        """Raise TaskError for a buffer that no checkpoint could put back."""
+        got = None if now is None else tuple(now.shape)
+        if got != self._kept[i].shape:
+            raise TaskError(
+                f"A step changed the buffer {self._owners[i][1]} of "
+                f"{type(self._owners[i][0]).__name__} from the shape {tuple(self._kept[i].shape)} "
+                f"to {got}, but a run that is continued needs the same one. Give it its full size "
+                "in __init__, or keep it as a plain attribute."
+            )
 
     def _mark(self) -> None:
         self._marks = [(b, 0 if b is None else b._version) for b in self._buffers()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from typing import Any
 
 import numpy as np
@@ -37,12 +38,15 @@ def capture_random_state() -> tuple[dict[str, Any], dict[str, Tensor]]:
 def restore_random_state(values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Put back what `capture_random_state` returned; states of absent GPUs are left out.
 
-    Raises: CheckpointError if a state of this machine is missing.
+    A GPU that the checkpoint knows nothing of keeps its state: the run was not on it.
+
+    Raises: CheckpointError if a state of the host is missing, or one is unknown.
     """
-    if "cpu" not in tensors or not {"python", "numpy"} <= values.keys():
+    gpus = {name for name in tensors if re.fullmatch(r"cuda:[0-9]+", name)}
+    if tensors.keys() - gpus != {"cpu"} or values.keys() != {"python", "numpy"}:
         raise CheckpointError(
             f"The checkpoint holds the random states {sorted([*values, *tensors])}, but python, "
-            "numpy and cpu are wanted. Use an older checkpoint."
+            "numpy, cpu and those of GPUs are wanted. Use an older checkpoint."
         )
     version, words, gauss = values["python"]
     random.setstate((version, tuple(words), gauss))

@@ -63,14 +63,19 @@ def stop_on_signals() -> Iterator[StopSignal]:
 
 @dataclass
 class _Handler:
-    """What a signal does; while handlers are put back, a second one waits until they are."""
+    """What a signal does; while handlers are put back, a second one waits until they are.
+
+    One after a stop that somebody else had asked for is still the first.
+    """
 
     stop: StopSignal
     is_closing: bool = False
     is_late: bool = False
+    is_first: bool = True
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if not self.stop:
+        if self.is_first:
+            self.is_first = False
             self.stop.set("interrupted" if number == signal.SIGINT else "terminated")
         elif self.is_closing:
             self.is_late = True

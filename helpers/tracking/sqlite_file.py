@@ -51,7 +51,7 @@ def check_or_set_aside(path: Path, timeout_s: float, *, is_ours: bool) -> tuple[
     with locked(path.absolute().parent, os.O_RDONLY):  # of two kernels, the second finds it mended
         if not path.exists() and any(f.exists() and f.stat().st_size for f in files_of(path)):
             set_aside(path)  # journals of a file that was deleted do not belong to a new one
-        path.touch()
+        _make(path)
         reason = damage(path, timeout_s)
         if not reason:
             return None, ""
@@ -63,6 +63,18 @@ def check_or_set_aside(path: Path, timeout_s: float, *, is_ours: bool) -> tuple[
         aside = set_aside(path)
         path.touch()
         return aside, reason
+
+
+def _make(path: Path) -> None:
+    """Make an empty file, unless there is one."""
+    try:
+        path.touch()
+    except OSError as error:
+        raise DatabaseUnavailableError(
+            f"{path} cannot be made ({error.strerror}), but the database of runs is to be there. "
+            "Give a path in a folder that can be written.",
+            "unusable",
+        ) from error
 
 
 def damage(path: Path, timeout_s: float) -> str:
