@@ -111,7 +111,7 @@ class Trainer:
         settings contradict what model and data were built with;
         CheckpointError if the run exists with other settings; DivergedError if the loss does.
         """
-        with _training():
+        with frames_cleared():
             return self._train(train_data, val_data)
 
     def extend(
@@ -127,7 +127,7 @@ class Trainer:
         Raises: as `train`; ConfigError for a setting of no schedule; CheckpointError if there is no
         such run, if it has gone further already, or if other settings differ.
         """
-        with _training():
+        with frames_cleared():
             return self._train(train_data, val_data, (run_id, schedule))
 
     def _train(
@@ -421,13 +421,6 @@ class Trainer:
 
         with ExperimentDB(url) as db:
             yield db
-
-
-@contextlib.contextmanager
-def _training() -> Iterator[None]:
-    """A block in which gradients are kept, whatever the caller has switched off around it."""
-    with frames_cleared(), torch.inference_mode(False), torch.enable_grad():
-        yield
 
 
 def _check_begun(path: Path) -> None:

@@ -19,10 +19,15 @@ GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, rando
 
 
 def check_model(model: nn.Module) -> None:
-    """Refuse weights that cannot be trained as they are.
+    """Refuse weights that cannot be trained as they are, or not where gradients are switched off.
 
     Raises: TaskError naming the first of them.
     """
+    if not torch.is_grad_enabled():
+        raise TaskError(
+            "Gradients are switched off here, by torch.no_grad or torch.inference_mode, but "
+            "training needs them. Call it outside of that block."
+        )
     for name, parameter in model.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise TaskError(f"{name} has no shape yet. Run the model once on a batch before.")
