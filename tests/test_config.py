@@ -753,6 +753,7 @@ def test_origins_of_another_kind_are_refused(tmp_path):
         pytest.param({"cache_dir": "x" * 300}, "255 bytes", id="long-name"),
         pytest.param({"mirror_dir": "~nobody-here/x"}, "no such user", id="unknown-user-of-a-copy"),
         pytest.param({"mirror_dir": "a\0b"}, "no text has", id="nul-in-a-copy"),
+        pytest.param({"database": "off "}, "ends with a blank", id="blank-at-the-end"),
         pytest.param({"run_name": "experiments.db"}, "is taken", id="name-of-the-database"),
         pytest.param({"run_name": "experiments.db-wal"}, "is taken", id="name-beside-the-database"),
         pytest.param({"budget": "1" + 400 * "0" + "h"}, "must match", id="a-time-without-end"),

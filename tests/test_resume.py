@@ -15,6 +15,7 @@ from torch import nn
 
 from helpers.engine.callbacks import Callback
 from helpers.engine.metrics import read_rows
+from helpers.engine.random_state import capture_random_state, restore_random_state
 from helpers.engine.run_folder import RunFolder
 from helpers.errors import CheckpointError
 
@@ -397,3 +398,11 @@ def test_a_run_that_was_killed_at_any_moment_equals_the_unbroken_one(tmp_path, s
     assert expected.endswith("completed\n")
     assert result == expected
     assert not [p for p in store.folder.iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:x", "odd"])
+def test_a_random_state_that_nobody_knows_is_refused(name):
+    values, tensors = capture_random_state()
+
+    with pytest.raises(CheckpointError, match="random states"):
+        restore_random_state(values, {**tensors, name: tensors["cpu"]})

@@ -518,6 +518,7 @@ def test_closed_database_opens_again_with_all_rows(db):
         pytest.param("postgresql://me:hunter2@host:port/runs", "cannot be read", id="no URL"),
         pytest.param("{}/file/runs.db", "cannot be made", id="folder is a file"),
         pytest.param("/proc/nowhere/runs.db", "cannot be made", id="folder cannot be made"),
+        pytest.param("/proc/runs.db", "cannot be made", id="file cannot be made"),
         pytest.param("{}", "unable to open", id="path is a folder"),
         pytest.param("{}/junk", "not a database", id="another file"),
         pytest.param("{}/other.db", "tables of another program", id="another program's"),

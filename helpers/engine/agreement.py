@@ -19,9 +19,9 @@ GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, rando
 
 
 def check_model(model: nn.Module) -> None:
-    """Refuse weights that cannot be trained as they are, or not where gradients are switched off.
+    """Refuse a model that cannot be trained here as it is, or not be taken up from a checkpoint.
 
-    Raises: TaskError naming the first of them.
+    Raises: TaskError naming the first reason.
     """
     if not torch.is_grad_enabled():
         raise TaskError(

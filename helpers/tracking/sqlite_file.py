@@ -6,6 +6,7 @@ A damaged file is never deleted: it is moved aside with its journals, which may 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import sqlite3
@@ -66,15 +67,17 @@ def check_or_set_aside(path: Path, timeout_s: float, *, is_ours: bool) -> tuple[
 
 
 def _make(path: Path) -> None:
-    """Make an empty file, unless there is one."""
+    """Make an empty file, unless there is one.
+
+    Raises: TrackingError if there can be none; DatabaseUnavailableError if only the disk is full.
+    """
     try:
         path.touch()
     except OSError as error:
-        raise DatabaseUnavailableError(
-            f"{path} cannot be made ({error.strerror}), but the database of runs is to be there. "
-            "Give a path in a folder that can be written.",
-            "unusable",
-        ) from error
+        what = f"{path} cannot be made ({error.strerror}), but the database of runs is to be there."
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DatabaseUnavailableError(f"{what} Free some space.", "full") from error
+        raise TrackingError(f"{what} Give a path in a folder that can be written.") from error
 
 
 def damage(path: Path, timeout_s: float) -> str:

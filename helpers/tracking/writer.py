@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from helpers.errors import TrackingError
+from helpers.errors import DatabaseUnavailableError, TrackingError
 from helpers.tracking import spool
 from helpers.tracking.entries import Entry
 
@@ -86,7 +86,8 @@ class RunWriter:
                 self._write()
             except (TrackingError, OSError) as error:
                 # Nothing is lost with the call: the spool has it all.
-                self._note(getattr(error, "state", str(error)))
+                is_down = isinstance(error, DatabaseUnavailableError)
+                self._note(error.state if is_down else str(error))
                 self._failed()
                 continue
             with self._changed:
